@@ -1,0 +1,70 @@
+"""Measure a model across the family: labels and predictions in, numbers with intervals out.
+
+    labels = Labels.from_columns(columns)          # file names and labels of a split
+    result = multilabel_accuracy(labels, {"ILSVRC2012_val_00000001.JPEG": 65, ...})
+    result.value, result.interval, result.per_class.worst(10)
+
+Predictions are class ids, wnids, or logits; `as_predictions` says in which shapes.
+"""
+
+from imagenet_family.evaluation.compare import METRICS, PairedDifference, compare
+from imagenet_family.evaluation.gap import (
+    RECHT_2019,
+    EffectiveRobustness,
+    Line,
+    V2Gap,
+    fit_line,
+    v2_gap,
+)
+from imagenet_family.evaluation.intervals import Interval
+from imagenet_family.evaluation.label_columns import Labels, LabelSets
+from imagenet_family.evaluation.metrics import (
+    confusion_pairs,
+    imagenet_m,
+    multilabel_accuracy,
+    per_class_accuracy,
+    real_accuracy,
+    top1,
+    top5,
+)
+from imagenet_family.evaluation.predictions import Predictions, as_predictions
+from imagenet_family.evaluation.results import (
+    Accuracy,
+    ClassAccuracy,
+    ConfusionPair,
+    Exclusion,
+    ImagenetM,
+    Mistake,
+    PerClass,
+)
+
+__all__ = [
+    "METRICS",
+    "RECHT_2019",
+    "Accuracy",
+    "ClassAccuracy",
+    "ConfusionPair",
+    "EffectiveRobustness",
+    "Exclusion",
+    "ImagenetM",
+    "Interval",
+    "LabelSets",
+    "Labels",
+    "Line",
+    "Mistake",
+    "PairedDifference",
+    "PerClass",
+    "Predictions",
+    "V2Gap",
+    "as_predictions",
+    "compare",
+    "confusion_pairs",
+    "fit_line",
+    "imagenet_m",
+    "multilabel_accuracy",
+    "per_class_accuracy",
+    "real_accuracy",
+    "top1",
+    "top5",
+    "v2_gap",
+]
