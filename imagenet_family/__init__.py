@@ -1,1 +1,31 @@
-"""ImageNet-2012 and the datasets derived from it, as fast drop-in TFDS builders."""
+"""ImageNet-2012 and the datasets derived from it, as fast drop-in TFDS builders.
+
+After `import imagenet_family`, `tfds.load`, `tfds.builder` and `tfds build` use this package's
+builders for the names in `DATASETS`.
+"""
+
+import types
+
+import wrapt
+
+DATASETS = types.MappingProxyType(
+    {
+        name: f"imagenet_family.{name}.{name}_dataset_builder"
+        for name in (
+            "imagenet2012",
+            "imagenet2012_multilabel",
+            "imagenet2012_real",
+            "imagenet2012_subset",
+            "imagenet_v2",
+        )
+    }
+)
+"""The module of each dataset's builder, by the dataset's name."""
+
+
+# Not before TFDS is imported: worker processes and the metrics do without it.
+@wrapt.when_imported("tensorflow_datasets.core.registered")
+def _register(registered: types.ModuleType) -> None:
+    from imagenet_family import tfds_compat
+
+    tfds_compat.register(registered, DATASETS)

@@ -1,0 +1,117 @@
+"""Reads the label files that others made for ImageNet's validation images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from imagenet_family.errors import LabelError
+from imagenet_family.labels import NUM_CLASSES, wnid_to_id
+
+KINDS = ("correct", "wrong", "unclear")
+_PREFIX = "ILSVRC2012_val_"  # names of other images are candidates for ImageNetV2
+
+LabelLists = Mapping[str, list[int]]  # the class ids of each of KINDS
+
+
+@dataclasses.dataclass(frozen=True)
+class Multilabel:
+    """The multi-label annotations of ImageNet's validation images.
+
+    Attributes:
+        images: Class ids of each kind in `KINDS`, by image name, in the file's order.
+        problematic: Names of images that are to be left out of an accuracy.
+        imagenet_m: Names of the images of ImageNet-M.
+    """
+
+    images: Mapping[bytes, LabelLists]
+    problematic: frozenset[bytes]
+    imagenet_m: tuple[bytes, ...]
+
+
+def read_multilabel(path: epath.Path) -> Multilabel:
+    """Reads `human_accuracy_v3.0.0.json`.
+
+    Source: https://github.com/modestyachts/evaluating_machine_accuracy_on_imagenet.
+
+    Raises:
+        LabelError: The file is damaged or names an unknown wnid.
+    """
+    found = _load(path)
+    try:
+        images = {
+            name.encode(): {kind: _ids(lists.get(kind, [])) for kind in KINDS}
+            for name, lists in found["initial_annots"].items()
+            if name.startswith(_PREFIX)
+        }
+        problematic = frozenset(name.encode() for name in found["problematic_images"])
+        imagenet_m = tuple(name.encode() for name in found["imagenet_m"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LabelError(
+            f"{path}: it has not the form of the multi-label annotations "
+            f"({type(error).__name__}: {error}). Take the file that the release names."
+        ) from error
+    except LabelError as error:
+        raise LabelError(f"{path}: {error}") from error
+    strangers = [name.decode() for name in imagenet_m if name not in images]
+    if strangers:
+        raise LabelError(
+            f"{path}: {len(strangers)} images of `imagenet_m` have no annotation in "
+            f"`initial_annots`, such as {strangers[0]}. Take the file that the release names."
+        )
+    return Multilabel(images, problematic, imagenet_m)
+
+
+def _ids(wnids: Any) -> list[int]:
+    if not isinstance(wnids, list):
+        raise TypeError(f"expected a list of wnids, found {wnids!r:.50}")
+    unknown = [wnid for wnid in wnids if wnid not in wnid_to_id()]
+    if unknown:
+        raise LabelError(f"{unknown[0]!r:.50} is not a wnid of ILSVRC-2012.")
+    return [wnid_to_id()[wnid] for wnid in wnids]
+
+
+def read_real(path: epath.Path, names: np.ndarray) -> list[list[int]]:
+    """Reads the ReaL labels (`real.json`) of validation images.
+
+    Source: https://github.com/google-research/reassessed-imagenet.
+
+    Args:
+        path: The file: a list of class ids for each image, in the order of the image names.
+        names: `S` (n,), names of validation images.
+
+    Returns:
+        n lists of class ids; an empty one for an image that no class fits.
+
+    Raises:
+        LabelError: The file is damaged or has no list for an image.
+    """
+    found = _load(path)
+    if not isinstance(found, list) or not all(map(_is_id_list, found)):
+        raise LabelError(
+            f"{path}: expected a list of lists of class ids from 0 to {NUM_CLASSES - 1}. "
+            "Take the published real.json."
+        )
+    numbers = [int(name[len(_PREFIX) : len(_PREFIX) + 8]) for name in names.tolist()]
+    if numbers and max(numbers) > len(found):
+        raise LabelError(
+            f"{path}: it has labels for {len(found):,} images, but image {max(numbers):,} is in "
+            "the archive. Take the published real.json."
+        )
+    return [found[number - 1] for number in numbers]
+
+
+def _is_id_list(value: Any) -> bool:
+    return isinstance(value, list) and all(type(i) is int and 0 <= i < NUM_CLASSES for i in value)
+
+
+def _load(path: epath.Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise LabelError(f"{path}: it is no whole JSON file ({error}). Get it again.") from error

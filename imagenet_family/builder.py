@@ -1,0 +1,149 @@
+"""The base class of the builders: TFDS on one side, plan, shards and processes on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+from etils import epath
+
+from imagenet_family import archives, downloads, engine, known_files, progress, staging, tfds_compat
+from imagenet_family.examples import Examples
+from imagenet_family.sharding import SplitPlan, plan_split
+
+_CACHE_FOLDER = "imagenet_family"
+
+
+class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder whose splits are `Examples`: tables of where each image lies in an archive.
+
+    Subclasses give `_info`, `_split_generators` and `_generate_examples` as any TFDS builder
+    does. Because they return `Examples`, the shards are planned from the index and written
+    independently of each other; were they any other iterable, TFDS would write them.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        verify_checksums: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Makes a builder.
+
+        Args:
+            workers: Number of processes that write shards; None for $IMAGENET_FAMILY_WORKERS,
+                or one for each core.
+            verify_checksums: Whether the sha256 of downloaded files is checked, also of those put
+                into manual_dir by hand; None for yes unless $IMAGENET_FAMILY_VERIFY_CHECKSUMS is 0.
+            **kwargs: `data_dir`, `config`, `version`, `file_format`; see `tfds.builder`.
+        """
+        super().__init__(**kwargs)
+        self.workers = workers
+        self.verify_checksums = verify_checksums
+        self._dataset_path = self.data_path
+
+    @tfds.core.utils.classproperty
+    @classmethod
+    def _checksums_path(cls) -> epath.Path:
+        return known_files.checksums_path(cls.name)
+
+    def download_and_prepare(
+        self,
+        *,
+        download_config: tfds.download.DownloadConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Builds the dataset; see `tfds.core.DatasetBuilder.download_and_prepare`.
+
+        A build that was stopped, however that happened, is continued from the shards that are
+        whole. If another process is building the same dataset, this one waits for it.
+
+        Args:
+            download_config: How to download and prepare.
+            **kwargs: `download_dir`, `file_format`, `permissions`.
+
+        Raises:
+            ImagenetFamilyError: Input or machine do not allow it.
+        """
+        overwrite = download_config and download_config.download_mode.overwrite_dataset
+        if self.data_path.exists() and not overwrite:  # perhaps in a folder that is read-only
+            super().download_and_prepare(download_config=download_config, **kwargs)
+            return
+        with staging.build_lock(self.data_path):
+            self._dataset_path = self.data_path
+            super().download_and_prepare(download_config=download_config, **kwargs)
+
+    def _post_download_and_prepare_hook(self) -> None:
+        staging.clear(self._dataset_path)
+
+    def _generate_splits(
+        self,
+        dl_manager: tfds.download.DownloadManager,
+        download_config: tfds.download.DownloadConfig,
+    ) -> Sequence[tfds.core.SplitInfo]:
+        problems = tfds_compat.check()
+        splits = self._split_generators(dl_manager)
+        if problems or not all(isinstance(split, Examples) for split in splits.values()):
+            for problem in problems:
+                logging.warning(
+                    "This TFDS is not known (%s); it writes the dataset itself.", problem
+                )
+            return super()._generate_splits(dl_manager, download_config)
+
+        plans = self._plan(splits, download_config)
+        file_format = self.info.file_format.value
+        target = self.data_path  # TFDS's temporary folder; it becomes the dataset
+        stage = staging.Staging(self._dataset_path, engine.identity(plans, file_format))
+        stage.open(target)
+        staging.clear(self._dataset_path, keep=stage.path)
+        shards = engine.write_splits(
+            plans,
+            engine.Output(stage.path, file_format, tfds_compat.shard_namer(self)),
+            _shard_counter(download_config),
+            workers=self.workers,
+        )
+        stage.publish([name for results in shards.values() for name in results], target)
+        engine.write_manifest(target, file_format, shards)
+        return [
+            tfds_compat.split_info(self, split, results.values())
+            for split, results in shards.items()
+        ]
+
+    def _plan(
+        self, splits: Mapping[str, Examples], download_config: tfds.download.DownloadConfig
+    ) -> list[SplitPlan]:
+        return [
+            plan_split(
+                split,
+                examples,
+                _shard_counter(download_config),
+                max_examples=download_config.max_examples_per_split,
+                ignore_duplicates=download_config.ignore_duplicates,
+            )
+            for split, examples in splits.items()
+        ]
+
+    def _fetch(self, dl_manager: tfds.download.DownloadManager, url: str) -> epath.Path:
+        """Gives the file of a URL: from manual_dir, the cache of downloads, or the network."""
+        verify = self.verify_checksums
+        if verify is None:
+            verify = known_files.verify_by_default()
+        return downloads.fetch(dl_manager, url, verify=verify)
+
+    def _index(
+        self, dl_manager: tfds.download.DownloadManager, archive: epath.PathLike
+    ) -> archives.ArchiveIndex:
+        """Indexes an archive; the index is kept with the downloads."""
+        return archives.index_archive(
+            archive,
+            cache_dir=epath.Path(dl_manager.download_dir) / _CACHE_FOLDER,
+            progress=progress.tfds_bars_enabled(),
+            workers=self.workers,
+        )
+
+
+def _shard_counter(download_config: tfds.download.DownloadConfig) -> engine.ShardCounter:
+    return download_config.get_shard_config().get_number_shards

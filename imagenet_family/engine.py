@@ -1,0 +1,170 @@
+"""From plans to shards: checks what can be checked first, then writes every shard once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from etils import epath
+
+from imagenet_family import progress, runners
+from imagenet_family.errors import BuildError
+from imagenet_family.examples import Ragged
+from imagenet_family.sharding import ShardCounter, SplitPlan
+from imagenet_family.staging import ShardTask, ensure_shard
+from imagenet_family.writers import ShardResult, is_local
+
+MANIFEST = "shards.json"
+_RECORD_OVERHEAD = 16  # bytes of TFRecord framing; the other formats have less or compress
+# Below this, starting worker processes takes longer than they save.
+_SERIAL_BYTES = 128 << 20
+
+Runner = Callable[[Iterable[ShardTask]], Iterator[tuple[ShardTask, ShardResult]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Where and how shards are written.
+
+    Attributes:
+        folder: The folder of the shards.
+        file_format: A value of `tfds.core.FileFormat`, such as `'tfrecord'`.
+        file_name: Gives a shard's file name from split, index and number of shards.
+    """
+
+    folder: epath.Path
+    file_format: str
+    file_name: Callable[[str, int, int], str]
+
+    def names(self, plan: SplitPlan) -> list[str]:
+        """Gives the file names of all shards of a split."""
+        return [
+            self.file_name(plan.split, shard, plan.num_shards) for shard in range(plan.num_shards)
+        ]
+
+    def path(self, name: str) -> str:
+        """Gives the path of a shard."""
+        return os.fspath(self.folder / name)
+
+    def tasks(self, plan: SplitPlan) -> Iterator[ShardTask]:
+        """Gives the shards of a split one by one, each ready to be written anywhere."""
+        for shard, name in enumerate(self.names(plan)):
+            yield ShardTask(plan.shard(shard), self.path(name), self.file_format)
+
+
+def write_splits(
+    plans: Iterable[SplitPlan],
+    output: Output,
+    count_shards: ShardCounter,
+    *,
+    workers: int | None = None,
+    runner: Runner | None = None,
+    show_progress: bool = True,
+) -> dict[str, dict[str, ShardResult]]:
+    """Writes all splits of a dataset.
+
+    Args:
+        plans: What to write.
+        output: Where to write it.
+        count_shards: Gives the number of shards from bytes and number of the examples.
+        workers: Number of processes; see `runners.default_workers`.
+        runner: Writes the shards in another place than this machine's processes.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        What each shard holds, by split and file name, in the order of the shards.
+
+    Raises:
+        ImagenetFamilyError: Input or machine do not allow it; whole shards are kept.
+    """
+    plans = list(plans)
+    num_bytes = sum(plan.num_bytes for plan in plans)
+    check_space(output.folder, plans)
+    if runner is None:
+        workers = workers or runners.default_workers()
+        if num_bytes < _SERIAL_BYTES:
+            workers = 1
+        workers = min(workers, sum(plan.num_shards for plan in plans))
+
+        def runner(tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, ShardResult]]:
+            return runners.run(ensure_shard, tasks, workers=workers)
+
+    results: dict[str, ShardResult] = {}
+    with progress.bytes_bar("Writing", num_bytes, enabled=show_progress) as bar:
+        written = 0
+        for task, result in runner(task for plan in plans for task in output.tasks(plan)):
+            results[task.path] = result
+            written += result.num_examples
+            bar.update(result.num_bytes)
+            bar.set_postfix_str(f"{written:,} examples")
+    return {plan.split: _settle(plan, output, results, count_shards, runner) for plan in plans}
+
+
+def _settle(
+    plan: SplitPlan,
+    output: Output,
+    results: Mapping[str, ShardResult],
+    count_shards: ShardCounter,
+    runner: Runner,
+) -> dict[str, ShardResult]:
+    """Writes a split again if converted images changed its size so that it has other shards."""
+    num_bytes = sum(results[output.path(name)].num_bytes for name in output.names(plan))
+    num_shards = count_shards(num_bytes, len(plan.order))
+    if num_shards != plan.num_shards:
+        for name in output.names(plan):
+            epath.Path(output.path(name)).unlink()
+        plan = plan.with_num_shards(num_shards)
+        results = {task.path: result for task, result in runner(output.tasks(plan))}
+    return {name: results[output.path(name)] for name in output.names(plan)}
+
+
+def check_space(folder: epath.Path, plans: Iterable[SplitPlan]) -> None:
+    """Checks that a plan fits on the disk, counting what is already written.
+
+    Raises:
+        BuildError: It does not.
+    """
+    if not is_local(folder):
+        return
+    needed = sum(plan.num_bytes + _RECORD_OVERHEAD * len(plan.order) for plan in plans)
+    written = sum(path.stat().length for path in folder.iterdir())
+    free = shutil.disk_usage(folder).free
+    if needed - written > free:
+        raise BuildError(
+            f"{os.fspath(folder)} has {free:,} bytes free, and {needed - written:,} more are "
+            "needed. Make space or choose another data_dir; nothing was written yet."
+        )
+
+
+def identity(plans: Iterable[SplitPlan], file_format: str) -> str:
+    """Gives a digest that differs when any byte of the output could."""
+    sha = hashlib.sha256()
+    for plan in plans:
+        examples = plan.examples
+        header = [plan.split, plan.num_shards, file_format, examples.path, len(examples)]
+        sha.update(json.dumps([*header, repr(examples.fingerprint), *examples.columns]).encode())
+        arrays = [plan.order, examples.offsets, examples.sizes, examples.checks]
+        for column in examples.columns.values():
+            arrays += [column.values, column.ends] if isinstance(column, Ragged) else [column]
+        for array in arrays:
+            sha.update(array.dtype.str.encode())
+            sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def write_manifest(
+    folder: epath.Path, file_format: str, splits: Mapping[str, Mapping[str, ShardResult]]
+) -> None:
+    """Records what every shard holds, for `imagenet-family verify`."""
+    manifest = {
+        "file_format": file_format,
+        "splits": {
+            split: {name: dataclasses.asdict(result) for name, result in shards.items()}
+            for split, shards in splits.items()
+        },
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))

@@ -1,0 +1,57 @@
+"""1 % and 10 % of ImageNet's train split, as SimCLR chose them for semi-supervised learning."""
+
+from __future__ import annotations
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from imagenet_family import features, ilsvrc
+from imagenet_family.archives import ArchiveIndex
+from imagenet_family.builder import ArchiveBuilder
+from imagenet_family.examples import Examples
+
+_ROOT = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets"
+_LISTS = {"1pct": "1percent.txt", "10pct": "10percent.txt"}
+
+
+class Builder(ArchiveBuilder, skip_registration=True):
+    """Builder of imagenet2012_subset."""
+
+    VERSION = tfds.core.Version("5.0.0")
+    SUPPORTED_VERSIONS = (tfds.core.Version("5.1.0"),)
+    RELEASE_NOTES = ilsvrc.RELEASE_NOTES
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(
+            name=name,
+            description=f"{name.removesuffix('pct')} % of the images of each class of train.",
+        )
+        for name in _LISTS
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = ilsvrc.instructions(ilsvrc.TRAIN, ilsvrc.VALIDATION)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=features.labelled_image(),
+            supervised_keys=("image", "label"),
+            homepage="https://image-net.org/",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+        found = ilsvrc.find_archives(dl_manager, ilsvrc.TRAIN, ilsvrc.VALIDATION)
+        listed = self._fetch(dl_manager, f"{_ROOT}/{_LISTS[self.builder_config.name]}")
+        train = self._index(dl_manager, found[ilsvrc.TRAIN])
+        validation = self._index(dl_manager, found[ilsvrc.VALIDATION])
+        splits = {
+            "train": self._generate_examples(train, listed),
+            "validation": ilsvrc.validation_examples(validation),
+        }
+        if self.version >= "5.1.0":
+            test = ilsvrc.find_archives(dl_manager, ilsvrc.TEST, at_least=0)
+            if test:
+                index = self._index(dl_manager, test[ilsvrc.TEST])
+                splits["test"] = ilsvrc.test_examples(index)
+        return splits
+
+    def _generate_examples(self, index: ArchiveIndex, listed: epath.Path) -> Examples:
+        wanted = set(listed.read_bytes().split())
+        return ilsvrc.train_examples(index, ilsvrc.rows_named(index, wanted, listed))

@@ -1,0 +1,96 @@
+"""Reads shards back, record by record, checking every checksum on the way."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+
+import google_crc32c
+from etils import epath
+
+from imagenet_family.errors import BuildError, ImagenetFamilyError
+from imagenet_family.writers import Record, RecordDigest, ShardResult, is_local, masked_crc
+
+_MAX_RECORD = 1 << 31  # protobuf's own limit; a larger length is damage, not a record
+
+
+def read_records(path: epath.PathLike, file_format: str) -> Iterator[bytes]:
+    """Reads the records of one shard in order.
+
+    Args:
+        path: The shard.
+        file_format: A value of `tfds.core.FileFormat`.
+
+    Raises:
+        BuildError: The file is missing or damaged.
+    """
+    path = epath.Path(path)
+    reader = _READERS.get(file_format)
+    try:
+        if reader is None:
+            from imagenet_family import tfds_compat
+
+            reader = tfds_compat.record_reader(file_format)
+        yield from reader(path)
+    except ImagenetFamilyError:
+        raise
+    except Exception as error:  # each format's library has its own exceptions
+        raise BuildError(
+            f"Shard {os.fspath(path)} cannot be read: {error}. Build it again."
+        ) from error
+
+
+def summarize(path: epath.PathLike, file_format: str) -> ShardResult:
+    """Reads a whole shard and says what it holds.
+
+    Raises:
+        BuildError: The file is missing or damaged.
+    """
+    digest = RecordDigest()
+    for _ in digest.watch(Record.of((record,)) for record in read_records(path, file_format)):
+        pass
+    return digest.result()
+
+
+def _read_tfrecord(path: epath.Path) -> Iterator[bytes]:
+    opened = open(path, "rb", buffering=1 << 20) if is_local(path) else path.open("rb")
+    with opened as file:
+        offset = 0
+        while header := file.read(12):
+            if len(header) < 12:
+                raise _damaged(path, offset, "the file ends inside a record's header")
+            length, crc = struct.unpack("<QI", header)
+            if masked_crc(google_crc32c.value(header[:8])) != crc or length > _MAX_RECORD:
+                raise _damaged(path, offset, "a record's length does not fit its checksum")
+            record = file.read(length)
+            footer = file.read(4)
+            if len(record) < length or len(footer) < 4:
+                raise _damaged(path, offset, f"the file ends inside a record of {length} bytes")
+            if masked_crc(google_crc32c.value(record)) != struct.unpack("<I", footer)[0]:
+                raise _damaged(path, offset, "a record does not fit its checksum")
+            yield record
+            offset += length + 16
+
+
+def _damaged(path: epath.Path, offset: int, problem: str) -> BuildError:
+    return BuildError(
+        f"Shard {os.fspath(path)} is damaged at offset {offset}: {problem}. Build it again."
+    )
+
+
+def _read_array_record(path: epath.Path) -> Iterator[bytes]:
+    from array_record.python import array_record_module
+
+    reader = array_record_module.ArrayRecordReader(os.fspath(path), "readahead_buffer_size:0")
+    try:
+        for row in range(reader.num_records()):
+            yield reader.read([row])[0]
+    finally:
+        reader.close()
+
+
+_READERS: dict[str, Callable[[epath.Path], Iterator[bytes]]] = {
+    "tfrecord": _read_tfrecord,
+    "array_record": _read_array_record,
+}

@@ -1,0 +1,159 @@
+"""Everything that depends on how TFDS works inside, in one place.
+
+`check` says in words what an installed TFDS no longer has; builders then leave the writing to
+TFDS itself, which is slower but needs only its public interface.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+from etils import epath
+
+from imagenet_family.writers import Record, ShardResult
+
+
+@functools.cache
+def check() -> tuple[str, ...]:
+    """Gives what the installed TFDS lacks for the engine; nothing when all is as expected."""
+    from tensorflow_datasets.core import (
+        dataset_builder,
+        download,
+        file_adapters,
+        naming,
+        registered,
+        splits,
+        writer,
+    )
+    from tensorflow_datasets.core.utils import shard_utils
+
+    base = dataset_builder.GeneratorBasedBuilder
+    expected = [
+        (base, "_generate_splits", ["self", "dl_manager", "download_config"]),
+        (base, "_get_filename_template", ["self", "split_name"]),
+        (base, "_make_download_manager", ["self", "download_dir", "download_config"]),
+        (download.DownloadConfig, "get_shard_config", ["self"]),
+        (shard_utils.ShardConfig, "get_number_shards", ["self", "total_size", "num_examples"]),
+        (splits, "SplitInfo", ["name", "shard_lengths", "num_bytes", "filename_template"]),
+        (naming.ShardedFileTemplate, "sharded_filepath", ["self", "shard_index", "num_shards"]),
+        (writer, "ExampleWriter", ["file_format"]),
+        (writer.ExampleWriter, "write", ["self", "path", "examples"]),
+        (writer, "_write_index_file", ["sharded_index_path", "record_keys"]),
+        (file_adapters, "ADAPTER_FOR_FORMAT", None),
+        (registered, "add_dataset_builder_provider", ["provider", "index"]),
+    ]
+    return tuple(
+        problem
+        for owner, name, parameters in expected
+        if (problem := _lacks(owner, name, parameters)) is not None
+    )
+
+
+def _lacks(owner: Any, name: str, parameters: list[str] | None) -> str | None:
+    found = getattr(owner, name, None)
+    where = f"{owner.__name__}.{name}"
+    if found is None:
+        return f"{where} is missing"
+    if parameters is not None:
+        actual = list(inspect.signature(found).parameters)
+        if actual[: len(parameters)] != parameters:
+            return f"{where} takes {actual}, not {parameters}"
+    return None
+
+
+class BuilderProvider:
+    """Gives TFDS our builders for their names.
+
+    It is asked before TFDS's own registry, and our classes never enter that registry, so stock
+    builders of the same names may be imported before or after without a clash.
+
+    Args:
+        modules: The module of each builder, by name of the dataset.
+    """
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self._modules = modules
+
+    def has_dataset(self, name: str) -> bool:
+        """Tells whether the dataset is ours."""
+        return name in self._modules
+
+    def get_builder_cls(self, name: str) -> type:
+        """Gives the builder class of one of our datasets."""
+        return importlib.import_module(self._modules[name]).Builder
+
+
+def register(registered: ModuleType, modules: Mapping[str, str]) -> None:
+    """Adds our builders to `tensorflow_datasets.core.registered`, before all others."""
+    registered.add_dataset_builder_provider(BuilderProvider(modules), index=0)
+
+
+def manual_dir(dl_manager: Any) -> epath.Path:
+    """Gives manual_dir, whether it exists or not.
+
+    TFDS's own property raises an error that has no word about the files that are wanted.
+    """
+    try:
+        return epath.Path(dl_manager.manual_dir)
+    except AssertionError:
+        return epath.Path(dl_manager._manual_dir)
+
+
+def shard_namer(builder: Any) -> Callable[[str, int, int], str]:
+    """Gives the function that names a dataset's shards: (split, index, number) -> file name."""
+
+    def name(split: str, shard: int, num_shards: int) -> str:
+        template = builder._get_filename_template(split_name=split)
+        return template.sharded_filepath(shard_index=shard, num_shards=num_shards).name
+
+    return name
+
+
+def split_info(builder: Any, split: str, shards: Iterable[ShardResult]) -> Any:
+    """Makes the `tfds.core.SplitInfo` of a written split."""
+    from tensorflow_datasets.core import splits
+
+    shards = list(shards)
+    return splits.SplitInfo(
+        name=split,
+        shard_lengths=[shard.num_examples for shard in shards],
+        num_bytes=sum(shard.num_bytes for shard in shards),
+        filename_template=builder._get_filename_template(split_name=split),
+    )
+
+
+def write_shard(
+    temporary: epath.Path, path: epath.Path, records: Iterable[Record], file_format: str
+) -> None:
+    """Writes a shard through TFDS, in a format that only TFDS can write.
+
+    Args:
+        temporary: The file to write.
+        path: The name that it will have.
+        records: The records.
+        file_format: A value of `tfds.core.FileFormat`.
+    """
+    from tensorflow_datasets.core import file_adapters, writer
+
+    examples = ((row, b"".join(record.parts)) for row, record in enumerate(records))
+    file_format = file_adapters.FileFormat.from_value(file_format)
+    positions = writer.ExampleWriter(file_format).write(temporary, examples)
+    if positions:
+        writer._write_index_file(writer._get_index_path(str(path)), list(positions))
+
+
+def record_reader(file_format: str) -> Callable[[epath.Path], Iterator[bytes]]:
+    """Gives a function that reads the records of a shard through TFDS."""
+    from tensorflow_datasets.core import file_adapters
+
+    adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.from_value(file_format)]
+
+    def read(path: epath.Path) -> Iterator[bytes]:
+        yield from adapter.make_tf_data(path).as_numpy_iterator()
+
+    return read
