@@ -1,0 +1,60 @@
+"""The `imagenet-family` command.
+
+Exit codes: 0 all done; 1 an error in the user's files or machine, said in one line on standard
+error; 2 wrong usage; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from imagenet_family.errors import ImagenetFamilyError
+
+# Each is a module here with `add_arguments(parser)` and `run(args) -> int`, imported only when it
+# is asked for: every command starts at once.
+_COMMANDS = {
+    "build": "build datasets from the archives",
+    "demo": "build every dataset from small fake archives and show what came out",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; those of the process if None.
+
+    Returns:
+        The exit code.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(
+        prog="imagenet-family",
+        description="ImageNet-2012 and the datasets derived from it, straight from the archives.",
+        epilog="`imagenet-family COMMAND --help` explains a command.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in _COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name in argv[:1]:
+            module = importlib.import_module(f"imagenet_family.cli.{name.replace('-', '_')}")
+            command.description = module.__doc__
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except ImagenetFamilyError as error:
+        print(f"imagenet-family: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "imagenet-family: stopped. The same command again goes on from what is finished.",
+            file=sys.stderr,
+        )
+        return 130

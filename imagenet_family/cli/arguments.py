@@ -1,0 +1,98 @@
+"""Arguments that several commands have, with TFDS's names, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING, Any
+
+import imagenet_family
+from imagenet_family.errors import UsageError
+
+if TYPE_CHECKING:
+    from imagenet_family.builder import ArchiveBuilder
+
+_NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>[\d.*]+))?")
+_NAMES = ", ".join(imagenet_family.DATASETS)
+
+
+def add_names(parser: argparse.ArgumentParser) -> None:
+    """Adds the datasets to work on."""
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME[/CONFIG][:VERSION]",
+        help=f"datasets: {_NAMES}; all configs if none is given",
+    )
+
+
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Adds the folders that TFDS works with."""
+    parser.add_argument("--data_dir", help="where datasets are prepared (~/tensorflow_datasets)")
+    parser.add_argument(
+        "--manual_dir", help="where the archives are (<data_dir>/downloads/manual)"
+    )
+    parser.add_argument(
+        "--download_dir", help="where downloads and saved indexes are kept (<data_dir>/downloads)"
+    )
+    parser.add_argument(
+        "--no_verify_checksums",
+        action="store_true",
+        help="do not check the sha256 of downloaded files",
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Adds the number of processes."""
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        help="processes that work at once ($IMAGENET_FAMILY_WORKERS, or one for each core)",
+    )
+
+
+def positive(text: str) -> int:
+    """Reads a positive number."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def builders(args: argparse.Namespace, **kwargs: Any) -> list[ArchiveBuilder]:
+    """Makes the builders of the datasets that are named.
+
+    Args:
+        args: Parsed arguments with `names`, folders and workers.
+        **kwargs: Further arguments of each builder.
+
+    Raises:
+        UsageError: There is no such dataset, config or version.
+    """
+    import tensorflow_datasets as tfds
+
+    made = []
+    for text in args.names:
+        match = _NAME.fullmatch(text)
+        if match is None or match["name"] not in imagenet_family.DATASETS:
+            raise UsageError(f"There is no dataset {text!r}; the datasets are {_NAMES}.")
+        builder_cls = tfds.builder_cls(match["name"])
+        configs = [match["config"]] if match["config"] else list(builder_cls.builder_configs)
+        if match["config"] and match["config"] not in builder_cls.builder_configs:
+            raise UsageError(
+                f"{match['name']} has no config {match['config']!r}; it has "
+                f"{', '.join(builder_cls.builder_configs) or 'none'}."
+            )
+        for config in configs or [None]:
+            try:
+                builder = builder_cls(
+                    config=config,
+                    version=match["version"],
+                    data_dir=args.data_dir,
+                    workers=args.workers,
+                    verify_checksums=False if args.no_verify_checksums else None,
+                    **kwargs,
+                )
+            except AssertionError as error:  # TFDS's word for a version that does not exist
+                raise UsageError(str(error)) from error
+            made.append(builder)
+    return made

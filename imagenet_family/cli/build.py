@@ -1,0 +1,93 @@
+"""Builds datasets from the archives, as `tfds build` does, on all cores.
+
+A build that was stopped goes on where it was: run the same command again.
+
+examples:
+  imagenet-family build imagenet_v2/threshold-0.7
+  imagenet-family build imagenet2012 --manual_dir /archives --file_format array_record
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from imagenet_family.cli import arguments
+from imagenet_family.errors import BuildError, UsageError
+
+if TYPE_CHECKING:
+    from imagenet_family.builder import ArchiveBuilder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `imagenet-family build`."""
+    arguments.add_names(parser)
+    arguments.add_folders(parser)
+    arguments.add_workers(parser)
+    parser.add_argument("--file_format", help="tfrecord (default), array_record, parquet, …")
+    parser.add_argument("--num_shards", type=arguments.positive, help="shards of each split")
+    parser.add_argument("--max_shard_size_mb", type=arguments.positive, help="as in tfds build")
+    parser.add_argument(
+        "--max_examples_per_split", type=arguments.positive, help="only so many, for a try"
+    )
+    parser.add_argument(
+        "--ignore_duplicates", action="store_true", help="keep the first of images of one name"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete a prepared dataset and build it again"
+    )
+    parser.add_argument(
+        "--fail_if_exists", action="store_true", help="stop if a dataset is already prepared"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `imagenet-family build`."""
+    import tensorflow_datasets as tfds
+
+    config = {
+        "manual_dir": args.manual_dir,
+        "max_examples_per_split": args.max_examples_per_split,
+        "num_shards": args.num_shards,
+        "ignore_duplicates": args.ignore_duplicates,
+        "max_shard_size": args.max_shard_size_mb and args.max_shard_size_mb << 20,
+        "download_mode": tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if args.overwrite else None,
+    }
+    download_config = tfds.download.DownloadConfig(
+        **{name: value for name, value in config.items() if value is not None}
+    )
+    for builder in arguments.builders(args, file_format=_file_format(args)):
+        if args.fail_if_exists and builder.is_prepared():
+            raise BuildError(f"{builder.data_dir} exists already, and --fail_if_exists is given.")
+        try:
+            builder.download_and_prepare(
+                download_dir=args.download_dir, download_config=download_config
+            )
+        except ValueError as error:  # TFDS's word for a version that cannot be built any more
+            if "Available for `download_and_prepare`" not in str(error):
+                raise
+            raise UsageError(str(error)) from error
+        report(builder)
+    return 0
+
+
+def _file_format(args: argparse.Namespace) -> str | None:
+    from tensorflow_datasets.core import file_adapters
+
+    formats = [file_format.value for file_format in file_adapters.FileFormat]
+    if args.file_format not in (None, *formats):
+        raise UsageError(
+            f"There is no file format {args.file_format!r}; there are {', '.join(formats)}."
+        )
+    return args.file_format
+
+
+def report(builder: ArchiveBuilder) -> None:
+    """Prints what a prepared dataset holds, a line a split."""
+    for split in builder.info.splits.values():
+        print(
+            f"{builder.info.full_name} {split.name}: {split.num_examples:,} examples, "
+            f"{split.num_shards} shards, {split.num_bytes}, {builder.data_dir}"
+        )
+    sys.stdout.flush()
