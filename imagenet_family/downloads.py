@@ -182,8 +182,13 @@ class _ResumingManager(download_manager.DownloadManager):
         if self._manual_dir is None:
             return None
         path = self._manual_dir / file_name_of(url)
-        if not path.exists() or path.is_dir():
+        if not path.exists():
             return None
+        if path.is_dir():
+            raise DownloadError(
+                f"{path} is a folder where the file that {url} gives is expected. Move it away, or "
+                "put the file itself there, not unpacked."
+            )
         info = self._url_infos.get(url)
         if info is not None:
             known = KnownFile(path.name, url, int(info.size), info.checksum, url)

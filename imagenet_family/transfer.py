@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import requests
     from tqdm import tqdm
 
-# Attempts in a row that bring no new byte before a transfer is given up.
+# Failed attempts after which a transfer is given up; counted anew when one brought new bytes.
 ATTEMPTS = 6
 # Seconds before the second attempt; doubled for each one after it.
 BACKOFF = 1.0
@@ -105,7 +105,7 @@ def download(
 
     Raises:
       DownloadError: the server refuses, offers a file of another size, or cannot be reached
-        `ATTEMPTS` times in a row.
+        `ATTEMPTS` times.
       BuildError: the file system refuses, e.g. is full.
     """
     import requests
@@ -135,8 +135,8 @@ def download(
                 furthest = max(furthest, reached)
                 if failures == ATTEMPTS:
                     raise DownloadError(
-                        f"{url} could not be downloaded: {error}. That was attempt {ATTEMPTS} in a "
-                        f"row without progress. The {reached} bytes that came are kept in "
+                        f"{url} could not be downloaded: {error}. That was attempt {ATTEMPTS} "
+                        f"since the last progress. The {reached} bytes that came are kept in "
                         f"{partial}; run the same again to go on from there. {advice}"
                     ) from error
                 time.sleep(BACKOFF * 2 ** (failures - 1) if error.pause is None else error.pause)
