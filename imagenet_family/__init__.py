@@ -26,6 +26,6 @@ DATASETS = types.MappingProxyType(
 # Not before TFDS is imported: worker processes and the metrics do without it.
 @wrapt.when_imported("tensorflow_datasets.core.registered")
 def _register(registered: types.ModuleType) -> None:
-    from imagenet_family import tfds_compat
+    from imagenet_family import registration
 
-    tfds_compat.register(registered, DATASETS)
+    registration.register(registered, DATASETS)

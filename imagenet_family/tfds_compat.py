@@ -7,10 +7,8 @@ TFDS itself, which is slower but needs only its public interface.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import ModuleType
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from etils import epath
@@ -64,33 +62,6 @@ def _lacks(owner: Any, name: str, parameters: list[str] | None) -> str | None:
         if actual[: len(parameters)] != parameters:
             return f"{where} takes {actual}, not {parameters}"
     return None
-
-
-class BuilderProvider:
-    """Gives TFDS our builders for their names.
-
-    It is asked before TFDS's own registry, and our classes never enter that registry, so stock
-    builders of the same names may be imported before or after without a clash.
-
-    Args:
-        modules: The module of each builder, by name of the dataset.
-    """
-
-    def __init__(self, modules: Mapping[str, str]) -> None:
-        self._modules = modules
-
-    def has_dataset(self, name: str) -> bool:
-        """Tells whether the dataset is ours."""
-        return name in self._modules
-
-    def get_builder_cls(self, name: str) -> type:
-        """Gives the builder class of one of our datasets."""
-        return importlib.import_module(self._modules[name]).Builder
-
-
-def register(registered: ModuleType, modules: Mapping[str, str]) -> None:
-    """Adds our builders to `tensorflow_datasets.core.registered`, before all others."""
-    registered.add_dataset_builder_provider(BuilderProvider(modules), index=0)
 
 
 def manual_dir(dl_manager: Any) -> epath.Path:

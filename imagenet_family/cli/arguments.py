@@ -29,9 +29,7 @@ def add_names(parser: argparse.ArgumentParser) -> None:
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Adds the folders that TFDS works with."""
     parser.add_argument("--data_dir", help="where datasets are prepared (~/tensorflow_datasets)")
-    parser.add_argument(
-        "--manual_dir", help="where the archives are (<data_dir>/downloads/manual)"
-    )
+    parser.add_argument("--manual_dir", help="where the archives are (<data_dir>/downloads/manual)")
     parser.add_argument(
         "--download_dir", help="where downloads and saved indexes are kept (<data_dir>/downloads)"
     )

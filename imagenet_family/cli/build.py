@@ -2,7 +2,7 @@
 
 A build that was stopped goes on where it was: run the same command again.
 
-examples:
+Examples:
   imagenet-family build imagenet_v2/threshold-0.7
   imagenet-family build imagenet2012 --manual_dir /archives --file_format array_record
 """
