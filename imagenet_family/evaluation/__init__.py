@@ -17,6 +17,7 @@ from imagenet_family.evaluation.gap import (
     v2_gap,
 )
 from imagenet_family.evaluation.intervals import Interval
+from imagenet_family.evaluation.io import read_predictions, write_template
 from imagenet_family.evaluation.label_columns import Labels, LabelSets
 from imagenet_family.evaluation.metrics import (
     confusion_pairs,
@@ -63,8 +64,10 @@ __all__ = [
     "imagenet_m",
     "multilabel_accuracy",
     "per_class_accuracy",
+    "read_predictions",
     "real_accuracy",
     "top1",
     "top5",
     "v2_gap",
+    "write_template",
 ]

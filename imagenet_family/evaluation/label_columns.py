@@ -10,6 +10,7 @@ from imagenet_family.errors import EvaluationError
 from imagenet_family.labels import NUM_CLASSES
 
 _NUM_NAMED = 5
+_MAX_NAME = 100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -230,8 +231,12 @@ def check_unique(names: Sequence[str], what: str) -> None:
 
 def some(names: Sequence[str]) -> str:
     """Returns the first few names for a message."""
-    shown = ", ".join(repr(name) for name in names[:_NUM_NAMED])
+    shown = ", ".join(_quoted(name) for name in names[:_NUM_NAMED])
     return shown + (", …" if len(names) > _NUM_NAMED else "")
+
+
+def _quoted(name: str) -> str:
+    return repr(name if len(name) <= _MAX_NAME else name[:_MAX_NAME] + "…")
 
 
 def rows_of(rows: np.ndarray, names: Sequence[str] | None) -> str:

@@ -81,7 +81,8 @@ def multilabel_accuracy(
 
     Problematic images are left out. A prediction is right if it is among the correct labels or,
     unless `strict`, among those that the experts did not agree on. Images are grouped by their
-    original label. `over_images` of the result is the same without grouping.
+    original label; one for which nothing is right, because the label sets are empty, counts as
+    wrong. `over_images` of the result is the same without grouping.
 
     Shankar et al., "Evaluating Machine Accuracy on ImageNet", ICML 2020; labels corrected by
     Vasudevan et al., "When does dough become a bagel? Analyzing the remaining mistakes on
