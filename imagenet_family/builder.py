@@ -79,6 +79,30 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _post_download_and_prepare_hook(self) -> None:
         staging.clear(self._dataset_path)
 
+    def open_splits(
+        self,
+        *,
+        manual_dir: epath.PathLike | None = None,
+        download_dir: epath.PathLike | None = None,
+    ) -> dict[str, Examples]:
+        """Gives the splits as tables, without preparing the dataset.
+
+        Only the index of each archive is made, or taken from where it was saved; label files are
+        downloaded if need be.
+
+        Args:
+            manual_dir: Where the archives are; `<download_dir>/manual` if None.
+            download_dir: Where downloads and indexes are kept; `<data_dir>/downloads` if None.
+
+        Returns:
+            The examples of each split in archive order, by name of the split.
+
+        Raises:
+            ImagenetFamilyError: An archive or a label file is missing or damaged.
+        """
+        config = tfds.download.DownloadConfig(manual_dir=manual_dir and epath.Path(manual_dir))
+        return self._split_generators(self._make_download_manager(download_dir, config))
+
     def _generate_splits(
         self,
         dl_manager: tfds.download.DownloadManager,
