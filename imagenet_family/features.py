@@ -22,8 +22,8 @@ def label_list() -> tfds.features.Sequence:
     return tfds.features.Sequence(label())
 
 
-def labelled_image() -> tfds.features.FeaturesDict:
+def labelled_image(image: tfds.features.Image) -> tfds.features.FeaturesDict:
     """Image, label and file name."""
     return tfds.features.FeaturesDict(
-        {"image": image(), "label": label(), "file_name": tfds.features.Text()}
+        {"image": image, "label": label(), "file_name": tfds.features.Text()}
     )

@@ -21,7 +21,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
     """Builder of imagenet2012."""
 
     VERSION = tfds.core.Version("5.1.0")
-    SUPPORTED_VERSIONS = (tfds.core.Version("5.0.0"),)
+    SUPPORTED_VERSIONS = [tfds.core.Version("5.0.0")]
     RELEASE_NOTES = ilsvrc.RELEASE_NOTES
     MANUAL_DOWNLOAD_INSTRUCTIONS = ilsvrc.instructions(
         ilsvrc.TRAIN, ilsvrc.VALIDATION, ilsvrc.TEST, some=True
@@ -29,7 +29,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=features.labelled_image(),
+            features=features.labelled_image(features.image()),
             supervised_keys=("image", "label"),
             homepage="https://image-net.org/",
         )

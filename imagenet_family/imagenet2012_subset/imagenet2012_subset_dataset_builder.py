@@ -18,7 +18,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
     """Builder of imagenet2012_subset."""
 
     VERSION = tfds.core.Version("5.0.0")
-    SUPPORTED_VERSIONS = (tfds.core.Version("5.1.0"),)
+    SUPPORTED_VERSIONS = [tfds.core.Version("5.1.0")]
     RELEASE_NOTES = ilsvrc.RELEASE_NOTES
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(
@@ -31,7 +31,8 @@ class Builder(ArchiveBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=features.labelled_image(),
+            # Stock TFDS does not name the encoding of this dataset; its images are JPEGs all the same.
+            features=features.labelled_image(tfds.features.Image()),
             supervised_keys=("image", "label"),
             homepage="https://image-net.org/",
         )

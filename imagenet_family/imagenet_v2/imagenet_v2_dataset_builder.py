@@ -29,7 +29,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
     """Builder of imagenet_v2."""
 
     VERSION = tfds.core.Version("3.0.0")
-    SUPPORTED_VERSIONS = (tfds.core.Version("3.1.0"), tfds.core.Version("2.0.0"))
+    SUPPORTED_VERSIONS = [tfds.core.Version("3.1.0"), tfds.core.Version("2.0.0")]
     RELEASE_NOTES = {
         "1.0.0": "First version.",
         "2.0.0": "The authors replaced files of the archives.",
@@ -46,7 +46,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=features.labelled_image(),
+            features=features.labelled_image(features.image()),
             supervised_keys=("image", "label"),
             homepage="https://github.com/modestyachts/ImageNetV2",
         )
