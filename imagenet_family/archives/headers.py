@@ -1,0 +1,257 @@
+"""Tar headers: bytes in, fields out. Nothing here reads a file or keeps state.
+
+Understood are v7, ustar (with its prefix field), GNU (long names, base-256 numbers) and pax. A
+header that is none of these, or that nobody could act on safely, is a `HeaderError`; the walker
+adds the archive, the member and the offset to it.
+"""
+
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCK = 512
+"""Every header, and every member's data, starts at a multiple of this from the archive's start."""
+
+ZEROS = bytes(BLOCK)
+"""The block that says that an archive ends here."""
+
+REGULAR = frozenset((b"0", b"\0", b"7"))
+WITHOUT_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
+GNU_LONG_NAME = b"L"
+GNU_LONG_LINK = b"K"
+GNU_SPARSE = b"S"
+PAX_LOCAL = frozenset((b"x", b"X"))
+PAX_GLOBAL = b"g"
+
+MAX_PATH = 4096
+MAX_NAME = 255
+
+_REPACK = "unpack the archive and pack it again with plain relative names"
+
+
+class HeaderError(Exception):
+    """What is wrong with a header: what was expected, what was found, and what helps."""
+
+    def __init__(self, expected: str, found: str, remedy: str = "") -> None:
+        super().__init__(expected, found, remedy)
+        self.expected = expected
+        self.found = found
+        self.remedy = remedy
+
+
+class Header(NamedTuple):
+    """The fields of one header block that reading a member takes."""
+
+    name: bytes
+    """As written, prefix included, not yet normalised."""
+    size: int
+    """Bytes of data that follow (before padding)."""
+    type: bytes
+    """The one-byte type flag."""
+
+
+class PaxRecords(NamedTuple):
+    """The pax keywords that move or rename a member; None where not given."""
+
+    path: bytes | None
+    size: int | None
+
+
+def padded(size: int) -> int:
+    """Returns the bytes that `size` bytes of data take in the archive."""
+    return (size + BLOCK - 1) & -BLOCK
+
+
+def check_of(header: bytes) -> int:
+    """Returns the 32-bit check by which a header block is recognised when it is read again.
+
+    Adler-32, because its low half is the plain sum of the bytes: one fast call gives both what the
+    reader compares and what the header's own checksum field is verified against.
+    """
+    return zlib.adler32(header)
+
+
+def looks_like_header(block: bytes) -> bool:
+    """Says whether a block is a tar header, by its magic or else by its checksum."""
+    if block[257:262] == b"ustar":
+        return True
+    try:
+        _verify_checksum(block)
+    except HeaderError:
+        return False
+    return True
+
+
+def parse_header(block: bytes) -> Header:
+    """Returns the fields of a 512-byte header block.
+
+    Raises:
+      HeaderError: The checksum does not match or a field cannot be understood.
+    """
+    _verify_checksum(block)
+    kind = block[156:157]
+    name = _until_nul(block[:100])
+    prefix = _until_nul(block[345:500])
+    if prefix and kind not in (GNU_LONG_NAME, GNU_LONG_LINK, GNU_SPARSE):
+        if block[257:263] != b"ustar\0":
+            # GNU incremental archives keep times here; readers disagree on what the name is then.
+            raise HeaderError(
+                "an empty prefix field in a header that is not POSIX ustar", repr(prefix), _REPACK
+            )
+        name = prefix + b"/" + name
+    return Header(name, parse_number(block[124:136]), kind)
+
+
+def parse_number(field: bytes) -> int:
+    """Returns the value of a number field: octal digits, or base 256 when its top bit is set.
+
+    Raises:
+      HeaderError: It is neither, or is negative.
+    """
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    digits = _until_nul(field).strip(b" ")
+    if digits.strip(b"01234567"):
+        raise HeaderError("a size in octal digits", repr(field))
+    return int(digits or b"0", 8)
+
+
+def parse_pax(payload: bytes) -> PaxRecords:
+    r"""Returns what pax records (`<length> <keyword>=<value>\n`, one after the other) say.
+
+    Raises:
+      HeaderError: The records are malformed, or describe a sparse member.
+    """
+    path = size = None
+    position = 0
+    while position < len(payload):
+        space = payload.find(b" ", position, position + 20)
+        digits = payload[position:space] if space > 0 else b""
+        length = int(digits) if digits.isdigit() else 0
+        end = position + length
+        equals = payload.find(b"=", space, end)
+        if space >= end or end > len(payload) or equals < 0 or payload[end - 1] != 0x0A:
+            raise HeaderError(
+                "pax records of the form '<length> <keyword>=<value>'",
+                repr(payload[position : position + 40]),
+            )
+        keyword, value = payload[space + 1 : equals], payload[equals + 1 : end - 1]
+        if keyword.startswith(b"GNU.sparse."):
+            raise sparse_error()
+        if keyword == b"path":
+            path = value
+        elif keyword == b"size":
+            if not value.isdigit() or len(value) > 18:
+                raise HeaderError("a pax size in decimal digits", repr(value[:40]))
+            size = int(value)
+        position = end
+    return PaxRecords(path, size)
+
+
+def sparse_error() -> HeaderError:
+    """Returns the error for a member of which only the parts that are not zero are stored."""
+    return HeaderError(
+        "members stored whole", "a sparse member", "pack the archive again without --sparse"
+    )
+
+
+def split_path(path: bytes) -> tuple[str, bytes] | None:
+    """Returns (directory, base name) of a member's path, or None for a file nobody wants.
+
+    `./` and doubled slashes are dropped. Not wanted are hidden files, editors' back-ups (`x~`),
+    and what macOS adds (`._x`, `__MACOSX/`); TFDS skips hidden files and back-ups too.
+
+    Raises:
+      HeaderError: The path is absolute, climbs with `..`, or is not a name that can be kept.
+    """
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if path[:1] == b"/" or b".." in parts:
+        raise HeaderError("a relative path without '..'", repr(path[:100]), _REPACK)
+    if b"\0" in path or not path:
+        raise HeaderError("a path without NUL bytes, not empty", repr(path[:100]), _REPACK)
+    if len(path) > MAX_PATH or any(len(part) > MAX_NAME for part in parts):
+        raise HeaderError(
+            f"a path of at most {MAX_PATH} bytes, each name at most {MAX_NAME}",
+            f"{len(path)} bytes: {path[:60]!r}…",
+            _REPACK,
+        )
+    try:
+        directory = b"/".join(parts[:-1]).decode()
+        parts[-1:] and parts[-1].decode()
+    except UnicodeDecodeError:
+        raise HeaderError("a path in UTF-8", repr(path[:100]), _REPACK) from None
+    if not parts:
+        return None
+    name = parts[-1]
+    if (
+        parts[0].startswith(b".")
+        or name.startswith(b".")
+        or name.endswith(b"~")
+        or b"__MACOSX" in parts
+    ):
+        return None
+    return directory, name
+
+
+class HeaderTable:
+    """Many header blocks of regular members at once, checked and read column by column."""
+
+    def __init__(self, headers: list[bytes]) -> None:
+        """`headers` are 512-byte blocks; their checksums may still be wrong."""
+        self.blocks = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, BLOCK)
+        self.checks = np.fromiter(map(zlib.adler32, headers), np.uint32, len(headers))
+
+    def doubtful(self, sizes: np.ndarray) -> np.ndarray:
+        """Returns the rows whose checksum and `sizes` (int64) are not in the usual form.
+
+        They may still be good: `parse_header` decides. All other rows are good.
+        """
+        field = self.blocks[:, 148:156].astype(np.int64)
+        stated, octal = _octal(field[:, :6])
+        # The sum counts the checksum field as eight spaces.
+        actual = (self.checks & 0xFFFF).astype(np.int64) - 1 - field.sum(1) + 8 * 0x20
+        stated_sizes, octal_sizes = _octal(self.blocks[:, 124:135].astype(np.int64))
+        terminated = np.isin(self.blocks[:, 135], (0, 0x20)) & np.isin(field[:, 6], (0, 0x20))
+        good = octal & octal_sizes & terminated & (stated == actual) & (stated_sizes == sizes)
+        return np.flatnonzero(~good)
+
+    def plain_names(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the name fields ('S100') and the mask of rows where they need no `split_path`."""
+        names = np.ascontiguousarray(self.blocks[:, :100])
+        plain = _PLAIN[names]
+        plain[:, 1:] |= names[:, 1:] == 0
+        # After the first NUL there must be nothing else.
+        plain[:, 1:] &= (names[:, 1:] == 0) | (names[:, :-1] != 0)
+        mask = plain.all(1) & (self.blocks[:, 345] == 0) & (names[:, 0] != ord("."))
+        return names.view("S100")[:, 0], mask
+
+
+def _octal(digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the values of rows of octal digits, and the mask of rows that are only digits."""
+    values = digits - ord("0")
+    weights = 8 ** np.arange(digits.shape[1] - 1, -1, -1, dtype=np.int64)
+    return values @ weights, ((values >= 0) & (values < 8)).all(1)
+
+
+_PLAIN = np.zeros(256, bool)
+_PLAIN[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")] = True
+
+
+def _verify_checksum(block: bytes) -> None:
+    field = block[148:156]
+    try:
+        stated = parse_number(field)
+    except HeaderError:
+        raise HeaderError("a header with a checksum in octal digits", repr(field)) from None
+    actual = sum(block) - sum(field) + 8 * 0x20
+    if stated == actual:
+        return
+    # Some old systems summed signed bytes.
+    high = sum(byte >= 0x80 for byte in block) - sum(byte >= 0x80 for byte in field)
+    if stated != actual - 256 * high:
+        raise HeaderError(f"a header whose checksum is {stated}", f"bytes that sum to {actual}")
+
+
+def _until_nul(field: bytes) -> bytes:
+    return field.partition(b"\0")[0]

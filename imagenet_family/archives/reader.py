@@ -1,0 +1,113 @@
+"""Reading members of an indexed archive, each with one positioned read."""
+
+import os
+import threading
+from typing import Any, Self
+
+from imagenet_family.archives import headers, storage
+from imagenet_family.archives.storage import Fingerprint, LocalFile, RemoteFile
+from imagenet_family.errors import ArchiveError
+
+_INDEX_AGAIN = "Do not touch an archive while it is used; start again and it will be indexed anew."
+
+
+class ArchiveReader:
+    """Reads members at the places that an index gives.
+
+    The header block before the data is read with it and compared, and a local file's size and
+    time of change are looked at on every read: an archive that changed since it was indexed is an
+    error, never the wrong bytes. One reader serves all threads of a process. It can be pickled; the
+    copy opens the archive again.
+    """
+
+    def __init__(self, path: str, fingerprint: Fingerprint, source: str | None = None) -> None:
+        """Opens nothing yet.
+
+        Args:
+          path: `ArchiveIndex.path`.
+          fingerprint: `ArchiveIndex.fingerprint`.
+          source: `ArchiveIndex.source`, what messages call the archive; default: `path`.
+        """
+        self.path = path
+        self.fingerprint = fingerprint
+        self.source = path if source is None else source
+        self._lock = threading.Lock()
+        self._file: LocalFile | RemoteFile | None = None
+        self._pid = 0
+
+    def read(self, offset: int, size: int, check: int, name: str = "") -> bytes:
+        """Returns the data of one member.
+
+        Args:
+          offset: Where its data begins (`ArchiveIndex.offsets`).
+          size: Bytes of it (`ArchiveIndex.sizes`).
+          check: What its header must be (`ArchiveIndex.checks`).
+          name: What messages call it.
+
+        Raises:
+          MissingFileError: The archive is gone.
+          ArchiveError: The archive changed since it was indexed, or cannot be read.
+        """
+        offset, size, start = int(offset), int(size), int(offset) - headers.BLOCK
+        if start < 0 or size < 0 or offset + size > self.fingerprint.size:
+            raise self._error(
+                name, offset, f"a member inside its {self.fingerprint.size} bytes", f"{size} bytes"
+            )
+        file = self._open()
+        block = file.read(start, headers.BLOCK + size)
+        if len(block) != headers.BLOCK + size:
+            raise self._error(name, offset, f"{size} bytes", f"{len(block) - headers.BLOCK}")
+        if headers.check_of(block[: headers.BLOCK]) != check:
+            raise self._error(name, offset, "the header that was indexed", "another one before it")
+        self._check_unchanged(file)
+        return block[headers.BLOCK :]
+
+    def close(self) -> None:
+        """Closes the archive; a later read opens it again."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "fingerprint": self.fingerprint, "source": self.source}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    def _open(self) -> LocalFile | RemoteFile:
+        # Connections do not survive a fork, so a child opens the archive for itself.
+        file = self._file
+        if file is not None and self._pid == os.getpid():
+            return file
+        with self._lock:
+            if self._file is None or self._pid != os.getpid():
+                file = storage.open_file(self.path)
+                try:
+                    self._check_unchanged(file)
+                except ArchiveError:
+                    file.close()
+                    raise
+                file.expect_scattered_reads()
+                self._file, self._pid = file, os.getpid()
+            return self._file
+
+    def _check_unchanged(self, file: LocalFile | RemoteFile) -> None:
+        found = file.fingerprint()
+        if found != self.fingerprint:
+            raise ArchiveError(
+                f"{self.source}: changed since it was indexed: expected {self.fingerprint}, "
+                f"found {found}. {_INDEX_AGAIN}"
+            )
+
+    def _error(self, name: str, offset: int, expected: str, found: str) -> ArchiveError:
+        return ArchiveError(
+            f"{self.source}: member {name!r} at offset {offset}: expected {expected}, found "
+            f"{found}: the archive changed since it was indexed. {_INDEX_AGAIN}"
+        )

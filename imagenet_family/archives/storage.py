@@ -1,0 +1,304 @@
+"""Positioned reads from a file, local or remote: the only place that opens an archive.
+
+Local files are read with `pread`, everything with a `scheme://` with range requests through
+fsspec. TensorFlow's file layer is never used: importing it costs more than indexing an archive.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from imagenet_family.errors import ArchiveError, MissingFileError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_REMOTE_IDENTITY = (
+    "ETag",
+    "etag",
+    "generation",
+    "VersionId",
+    "version_id",
+    "md5Hash",
+    "content_md5",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "mtime",
+    "created",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+    """By what a file is recognised without reading it.
+
+    Attributes:
+      size: Bytes.
+      mtime_ns: Time of the last change in nanoseconds; 0 for a remote file.
+      tag: What a remote store says of the object's version, as a digest; '' for a local file.
+    """
+
+    size: int
+    mtime_ns: int
+    tag: str
+
+
+def is_remote(path: str) -> bool:
+    """Says whether `path` is a URL (`s3://…`) rather than a local path."""
+    return "://" in path
+
+
+def absolute(path: str | os.PathLike) -> str:
+    """Returns the path as an absolute local path or as a URL."""
+    text = os.fspath(path)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    return text if is_remote(text) else str(Path(text).expanduser().absolute())
+
+
+def join(directory: str, name: str) -> str:
+    """Returns the path of a file in a local or remote directory."""
+    return f"{directory.rstrip('/')}/{name}"
+
+
+def open_file(path: str) -> "LocalFile | RemoteFile":
+    """Opens an absolute path or URL for positioned reads.
+
+    Raises:
+      MissingFileError: There is no such file.
+      ArchiveError: It is not a file, or may not be read.
+    """
+    return RemoteFile(path) if is_remote(path) else LocalFile(path)
+
+
+class LocalFile:
+    """A local file. Reads may come from several threads."""
+
+    is_remote = False
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            if not stat.S_ISREG(Path(path).stat().st_mode):
+                raise ArchiveError(
+                    f"{path}: expected a tar archive, found a directory or a special file. "
+                    "Give the path of the archive itself."
+                )
+            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise _open_error(path, error) from error
+        self.size = os.fstat(self._fd).st_size
+
+    def fingerprint(self) -> Fingerprint:
+        """Returns the identity of the file as it is now."""
+        status = os.fstat(self._fd)
+        return Fingerprint(status.st_size, status.st_mtime_ns, "")
+
+    def expect_scattered_reads(self) -> None:
+        """Tells the system that reading ahead is of no use."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Returns `length` bytes from `offset`, fewer only where the file ends.
+
+        Raises:
+          ArchiveError: The system could not read them.
+        """
+        try:
+            data = os.pread(self._fd, length, offset)
+            # One call gives at most 2 GiB, and on some network file systems less.
+            while 0 < len(data) < length:
+                more = os.pread(self._fd, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            raise _read_error(self.path, offset, length, error) from error
+        return data
+
+    def close(self) -> None:
+        """Closes the file."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class RemoteFile:
+    """An object in a remote store, read by range requests. Reads may come from several threads."""
+
+    is_remote = True
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fs, self._name = _filesystem(path)
+        try:
+            self._info = self._fs.info(self._name)
+        except Exception as error:
+            raise _open_error(path, error) from error
+        if self._info.get("type") == "directory" or self._info.get("size") is None:
+            raise ArchiveError(
+                f"{path}: expected a tar archive, found a directory or an object without a known "
+                "size. Give the path of the archive itself."
+            )
+        self.size = int(self._info["size"])
+
+    def fingerprint(self) -> Fingerprint:
+        """Returns the identity of the object as it was when it was opened."""
+        identity = {key: str(self._info[key]) for key in _REMOTE_IDENTITY if self._info.get(key)}
+        text = json.dumps(identity, sort_keys=True)
+        return Fingerprint(self.size, 0, hashlib.sha256(text.encode()).hexdigest()[:32])
+
+    def expect_scattered_reads(self) -> None:
+        """Does nothing: range requests fetch only what is asked for."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Returns `length` bytes from `offset`, fewer only where the object ends.
+
+        Raises:
+          ArchiveError: The store could not be read.
+        """
+        end = min(offset + length, self.size)
+        if offset >= end:
+            return b""
+        try:
+            return self._fs.cat_file(self._name, start=offset, end=end)
+        except Exception as error:
+            raise _read_error(self.path, offset, length, error) from error
+
+    def close(self) -> None:
+        """Does nothing: the connection belongs to fsspec."""
+
+
+def exists(path: str) -> bool:
+    """Says whether there is a file of that name."""
+    if is_remote(path):
+        fs, name = _filesystem(path)
+        return fs.exists(name)
+    return Path(path).is_file()
+
+
+def remove_all(directory: str, prefix: str) -> None:
+    """Removes the files in a directory whose names begin with `prefix`."""
+    if is_remote(directory):
+        fs, name = _filesystem(directory)
+        found = [entry for entry in fs.ls(name, detail=False) if join(name, prefix) in entry]
+        for entry in found:
+            fs.rm_file(entry)
+        return
+    for entry in Path(directory).iterdir():
+        if entry.name.startswith(prefix):
+            entry.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: str) -> Iterator[bool]:
+    """Waits until no other process has this lock file; gives whether that could be made sure.
+
+    It cannot on remote and on some network file systems. The lock ends with the process.
+    """
+    if is_remote(path) or fcntl is None:
+        yield False
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(path, "ab"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def read_whole(path: str, limit: int) -> bytes:
+    """Returns a small file's content.
+
+    Raises:
+      FileNotFoundError: There is none.
+      ValueError: It has more than `limit` bytes.
+      Exception: Whatever the system or fsspec raises.
+    """
+    if is_remote(path):
+        fs, name = _filesystem(path)
+        if (fs.info(name).get("size") or 0) > limit:
+            raise ValueError(f"more than {limit} bytes")
+        return fs.cat_file(name)
+    with open(path, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"more than {limit} bytes")
+    return content
+
+
+def write_whole(path: str, pieces: Iterable[Any]) -> None:
+    """Writes a file so that it is there whole or not at all, making its directory.
+
+    Raises:
+      Exception: Whatever the system or fsspec raises; nothing is left behind then.
+    """
+    if is_remote(path):
+        fs, name = _filesystem(path)
+        # Object stores show an object only when it is closed.
+        with fs.transaction, fs.open(name, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        return
+    directory = Path(path).parent
+    directory.mkdir(parents=True, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(prefix=f"{Path(path).name}.", suffix=".tmp", dir=directory)
+    try:
+        with open(fd, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _filesystem(path: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    try:
+        return url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise ArchiveError(
+            f"{path}: this kind of storage cannot be used here: {error}. Install the fsspec "
+            "package for it (s3fs, gcsfs, adlfs …) or copy the archive to a local disk."
+        ) from error
+
+
+def _open_error(path: str, error: Exception) -> ArchiveError | MissingFileError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return MissingFileError(f"{path}: expected a tar archive, found no file of that name.")
+    if isinstance(error, PermissionError):
+        return ArchiveError(
+            f"{path}: expected an archive that may be read, found no permission. Change the "
+            "permissions of the file and its folders, or use another account."
+        )
+    return ArchiveError(f"{path}: the archive cannot be opened: {_describe(error)}.")
+
+
+def _read_error(path: str, offset: int, length: int, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"{path}: {length} bytes at offset {offset} cannot be read: {_describe(error)}. Check the "
+        "disk or the connection and try again."
+    )
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in errno.errorcode:
+        return f"{error.strerror} ({errno.errorcode[error.errno]})"
+    return f"{type(error).__name__}: {error}"
