@@ -13,7 +13,6 @@ Every format has the same columns, one row an image:
 Other columns are ignored. The suffix of the file says the format.
 """
 
-import contextlib
 import csv
 import io
 import itertools
@@ -99,6 +98,8 @@ def write_template(path: epath.PathLike, file_names: Iterable[str]) -> None:
 
 def _predictions(columns: Mapping[str, Any]) -> Predictions:
     names = label_columns.file_names(columns["file_name"])
+    if not names:
+        raise EvaluationError("the file has no predictions.")
     (column,) = columns.keys() - {"file_name"}
     values = columns[column]
     if len(values) != len(names):
@@ -114,7 +115,7 @@ def _predictions(columns: Mapping[str, Any]) -> Predictions:
     if column == "logits":
         return Predictions.from_scores(_floats(values), names)
     predictions = as_predictions(values, names)
-    if column == "top5" and len(names) and predictions.top_k.shape[1] != TOP_K:
+    if column == "top5" and predictions.top_k.shape[1] != TOP_K:
         raise EvaluationError(
             f"top5: expected five classes an image, found {predictions.top_k.shape[1]}."
         )
@@ -217,7 +218,7 @@ def _read_json_lines(file: BinaryIO) -> dict[str, Any]:
         value = row[column]
         # An array takes a quarter of the memory of a list.
         is_long = column == "logits" and isinstance(value, list)
-        values.append(np.asarray(value) if is_long else value)
+        values.append(_floats(value) if is_long else value)
     if column is None:
         raise EvaluationError("the file is empty: expected a JSON object a line.")
     return {"file_name": names, column: values}
@@ -238,9 +239,23 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 def _read_parquet(file: BinaryIO) -> dict[str, Any]:
     try:
         import pyarrow as pa
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
     except ImportError:
         raise UsageError("Parquet files are read with pyarrow: pip install pyarrow.") from None
+
+    def matrix(values: pa.ChunkedArray) -> np.ndarray:
+        is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+        if not any(check(values.type) for check in is_list):
+            raise EvaluationError(f"logits: expected lists of floats, found {values.type}.")
+        if values.null_count:
+            raise EvaluationError(f"{values.null_count:,} images have no logits.")
+        lengths = pc.list_value_length(values).unique().to_pylist()
+        if len(lengths) > 1:
+            raise EvaluationError(f"logits: expected lists of one length, found {lengths[:5]}.")
+        rows = [np.asarray(chunk.flatten()) for chunk in values.chunks if len(chunk)]
+        return np.concatenate(rows).reshape(len(values), -1) if rows else np.zeros((0, 0))
+
     try:
         table = pq.ParquetFile(file)
         column = _value_column(table.schema_arrow.names)
@@ -248,7 +263,7 @@ def _read_parquet(file: BinaryIO) -> dict[str, Any]:
         table = table.read(columns=["file_name", column]).combine_chunks()
         values = table.column(column)
         if column == "logits":
-            return {"file_name": table.column("file_name").to_pylist(), column: _matrix(values)}
+            return {"file_name": table.column("file_name").to_pylist(), column: matrix(values)}
         return {name: table.column(name).to_pylist() for name in table.column_names}
     except pa.ArrowException as error:
         raise EvaluationError(f"not a Parquet file of predictions: {error}.") from None
@@ -266,23 +281,12 @@ def _check_parquet_size(metadata: Any) -> None:
             )
 
 
-def _matrix(values: Any) -> np.ndarray:
-    """Returns a column of lists of one length as an array of shape (n, length)."""
-    if values.null_count:
-        raise EvaluationError(f"{values.null_count:,} images have no logits.")
-    rows = [np.asarray(chunk.flatten()) for chunk in values.chunks]
-    flat = np.concatenate(rows) if rows else np.zeros(0)
-    lengths = {len(row) for row in values}
-    if len(lengths) > 1 or not len(values):
-        raise EvaluationError(f"logits: expected lists of one length, found {sorted(lengths)}.")
-    return flat.reshape(len(values), -1)
-
-
 def _read_npz(file: BinaryIO) -> dict[str, Any]:
     try:
-        with contextlib.closing(np.load(file, allow_pickle=False)) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise EvaluationError("a single array, not an .npz file of named arrays.")
+        arrays = np.load(file, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise EvaluationError("a single array, not an .npz file of named arrays.")
+        with arrays:
             column = _value_column(arrays.files)
             for info in arrays.zip.infolist():
                 if info.file_size > _MAX_ARRAY_BYTES:

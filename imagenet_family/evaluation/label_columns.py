@@ -99,7 +99,9 @@ class Labels:
             raise EvaluationError("There are no labels: the split has no images.")
         columns: dict[str, Any] = {
             "file_name": names,
-            "label": class_ids(self.label, "label", names),
+            "label": class_ids(
+                self.label, "label", names, " The images of a test split have the label -1."
+            ),
         }
         for field in dataclasses.fields(self)[2:]:
             values = getattr(self, field.name)
@@ -159,13 +161,16 @@ class Labels:
         return values
 
 
-def class_ids(values: Any, what: str, names: Sequence[str] | None = None) -> np.ndarray:
+def class_ids(
+    values: Any, what: str, names: Sequence[str] | None = None, hint: str = ""
+) -> np.ndarray:
     """Returns class ids as int64, checked.
 
     Args:
         values: Integers of any shape.
         what: What they are, for the message.
         names: The image names of the rows, for the message.
+        hint: A sentence at the end of the message about values that are out of range.
 
     Raises:
         EvaluationError: A value is not an integer from 0 to 999.
@@ -182,7 +187,6 @@ def class_ids(values: Any, what: str, names: Sequence[str] | None = None) -> np.
         )
     outside = (ids < 0) | (ids >= NUM_CLASSES)
     if outside.any():
-        hint = " The images of a test split have the label -1." if (ids == -1).any() else ""
         raise EvaluationError(
             f"{what}: class ids go from 0 to {NUM_CLASSES - 1}, {np.count_nonzero(outside):,} are "
             f"outside, such as {_where(ids, outside, names)}.{hint}"

@@ -46,7 +46,9 @@ class Predictions:
                 f"There are {len(names):,} file names for {len(top_k):,} predictions: each "
                 "prediction needs one."
             )
-        top_k = label_columns.class_ids(top_k, "Predictions", names)
+        top_k = label_columns.class_ids(
+            top_k, "Predictions", names, " If these are logits, pass floats."
+        )
         _check_distinct(top_k, names)
         object.__setattr__(self, "top_k", top_k)
         object.__setattr__(self, "file_names", names)
