@@ -94,7 +94,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fault = served.faults.pop(0) if served.faults else None
         kind, _, argument = (fault or "").partition(":")
         if kind == "hang":
-            self.server.closing.wait(5)
+            self.server.closing.wait(30)
             self.close_connection = True
         elif kind == "status":
             self._answer(int(argument))

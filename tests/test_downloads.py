@@ -282,6 +282,13 @@ def test_register_checksums(server, get, tmp_path):
     assert checksums.load_url_infos(record) == {server.url("a.tar"): info_of(OTHER)}
 
 
+def test_register_checksums_of_a_file_in_manual_dir(server, get, manual_dir, tmp_path):
+    (manual_dir / "a.tar").write_bytes(OTHER)
+    record = tmp_path / "checksums.tsv"
+    get(server.url("a.tar"), register_checksums=True, register_checksums_path=record)
+    assert checksums.load_url_infos(record) == {server.url("a.tar"): info_of(OTHER)}
+
+
 def test_force_checksums_validation(server, get):
     server.add("a.tar", OTHER)
     with pytest.raises(DownloadError, match="Missing checksums"):
