@@ -1,10 +1,13 @@
 """ImageNet-2012 and the datasets derived from it, as fast drop-in TFDS builders.
 
 After `import imagenet_family`, `tfds.load`, `tfds.builder` and `tfds build` use this package's
-builders for the names in `DATASETS`.
+builders for the names in `DATASETS`. `data_source` and `as_dataset` read the archives themselves,
+without preparing a dataset.
 """
 
+import importlib
 import types
+from typing import Any
 
 import wrapt
 
@@ -21,6 +24,18 @@ DATASETS = types.MappingProxyType(
     }
 )
 """The module of each dataset's builder, by the dataset's name."""
+
+
+_FUNCTIONS = types.MappingProxyType(
+    {"data_source": "imagenet_family.opening", "as_dataset": "imagenet_family.tf_data"}
+)
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when they are used: one needs TFDS and the other TensorFlow.
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_FUNCTIONS[name]), name)
 
 
 # Not before TFDS is imported: worker processes and the metrics do without it.

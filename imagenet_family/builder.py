@@ -103,6 +103,14 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         config = tfds.download.DownloadConfig(manual_dir=manual_dir and epath.Path(manual_dir))
         return self._split_generators(self._make_download_manager(download_dir, config))
 
+    def index_dir(self, download_dir: epath.PathLike | None = None) -> epath.Path:
+        """Gives where indexes are saved.
+
+        Args:
+            download_dir: Where downloads are kept; `<data_dir>/downloads` if None.
+        """
+        return epath.Path(download_dir or self.data_dir_root / "downloads") / _CACHE_FOLDER
+
     def _generate_splits(
         self,
         dl_manager: tfds.download.DownloadManager,
@@ -126,7 +134,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         shards = engine.write_splits(
             plans,
             engine.Output(stage.path, file_format, tfds_compat.shard_namer(self)),
-            _shard_counter(download_config),
+            shard_counter(download_config),
             workers=self.workers,
         )
         stage.publish([name for results in shards.values() for name in results], target)
@@ -143,7 +151,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             plan_split(
                 split,
                 examples,
-                _shard_counter(download_config),
+                shard_counter(download_config),
                 max_examples=download_config.max_examples_per_split,
                 ignore_duplicates=download_config.ignore_duplicates,
             )
@@ -163,11 +171,15 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Indexes an archive; the index is kept with the downloads."""
         return archives.index_archive(
             archive,
-            cache_dir=epath.Path(dl_manager.download_dir) / _CACHE_FOLDER,
+            cache_dir=self.index_dir(dl_manager.download_dir),
             progress=progress.tfds_bars_enabled(),
             workers=self.workers,
         )
 
 
-def _shard_counter(download_config: tfds.download.DownloadConfig) -> engine.ShardCounter:
-    return download_config.get_shard_config().get_number_shards
+def shard_counter(
+    download_config: tfds.download.DownloadConfig | None = None,
+) -> engine.ShardCounter:
+    """Gives the function that decides on a split's number of shards."""
+    config = download_config or tfds.download.DownloadConfig()
+    return config.get_shard_config().get_number_shards

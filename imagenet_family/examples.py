@@ -8,7 +8,7 @@ pickle. It is a sequence, and iterating over it in order reads its archive from 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,12 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
         try:
             return images.normalize(data)
         except ImageError as error:
-            raise ImageError(f"{self.source}: member {name} at offset {offset}: {error}") from error
+            raise ImageError(f"{self.place(row)}: {error}") from error
+
+    def place(self, row: int) -> str:
+        """Says in words where an image lies, for messages."""
+        name = self.columns[FILE_NAME][row].decode()
+        return f"{self.source}: member {name} at offset {self.offsets[row]}"
 
     def take(self, rows: np.ndarray) -> Examples:
         """Gives a split of the given rows (int64), in that order."""
@@ -156,6 +161,11 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
             checks=self.checks[rows],
             columns=columns,
         )
+
+    def with_columns(self, names: Iterable[str]) -> Examples:
+        """Gives the same split with its columns in the order of `names`, which may name others."""
+        columns = {name: self.columns[name] for name in names if name in self.columns}
+        return dataclasses.replace(self, columns=columns)
 
     def keys(self) -> list[bytes]:
         """Gives the key of each example, by which the split is shuffled."""
@@ -178,13 +188,28 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
 
     def records(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Reads and serializes the examples in order, each as `(head, image, tail)`."""
-        encoder = tf_example.RecordEncoder([*self.columns, IMAGE], IMAGE)
+        encoder = self.encoder()
         with self.open() as reader:
             for row in range(len(self)):
-                image = self.read_image(reader, row)
-                values = {name: _wire(column[row]) for name, column in self.columns.items()}
-                head, tail = encoder.encode(values, len(image))
-                yield head, image, tail
+                yield self.read_record(reader, encoder, row)
+
+    def encoder(self) -> tf_example.RecordEncoder:
+        """Makes the encoder for `read_record`."""
+        return tf_example.RecordEncoder([*self.columns, IMAGE], IMAGE)
+
+    def read_record(
+        self, reader: ArchiveReader, encoder: tf_example.RecordEncoder, row: int
+    ) -> tuple[bytes, bytes, bytes]:
+        """Reads and serializes one example as `(head, image, tail)`.
+
+        Raises:
+            ArchiveError: The archive changed or is damaged.
+            ImageError: The member is no image.
+        """
+        image = self.read_image(reader, row)
+        values = {name: _wire(column[row]) for name, column in self.columns.items()}
+        head, tail = encoder.encode(values, len(image))
+        return head, image, tail
 
 
 def key_of(file_name: bytes) -> bytes:

@@ -38,10 +38,14 @@ class SplitPlan:
     record_sizes: np.ndarray
 
     @property
+    def num_examples(self) -> int:
+        """Number of examples that are written."""
+        return len(self.order)
+
+    @property
     def boundaries(self) -> list[int]:
         """Where shards begin and end in `order`: num_shards + 1 positions from 0 to n."""
-        count = len(self.order)
-        return [round(count * shard / self.num_shards) for shard in range(self.num_shards + 1)]
+        return shard_boundaries(len(self.order), self.num_shards)
 
     @property
     def shard_lengths(self) -> list[int]:
@@ -69,6 +73,11 @@ class SplitPlan:
         return dataclasses.replace(self, num_shards=num_shards)
 
 
+def shard_boundaries(num_examples: int, num_shards: int) -> list[int]:
+    """Gives where shards begin and end: num_shards + 1 positions from 0 to num_examples."""
+    return [round(num_examples * shard / num_shards) for shard in range(num_shards + 1)]
+
+
 def plan_split(
     split: str,
     examples: Examples,
@@ -93,11 +102,6 @@ def plan_split(
     """
     if max_examples is not None:
         examples = examples.take(np.arange(min(max_examples, len(examples))))
-    if not len(examples):
-        raise BuildError(
-            f"Split {split!r} has no example: {examples.source} holds none of its images. "
-            "Check that it is the archive of that name."
-        )
     order = hash_order(split, examples, ignore_duplicates=ignore_duplicates)
     sizes = examples.record_sizes()
     num_shards = count_shards(int(sizes[order].sum()), len(order))
@@ -118,7 +122,13 @@ def hash_order(split: str, examples: Examples, *, ignore_duplicates: bool = Fals
 
     Raises:
         DuplicateKeyError: Two examples have the same key, and duplicates are not ignored.
+        BuildError: There is no example.
     """
+    if not len(examples):
+        raise BuildError(
+            f"Split {split!r} has no example: {examples.source} holds none of its images. "
+            "Check that it is the archive of that name."
+        )
     digests = b"".join(_digests(split, examples.keys()))
     high, low = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64).T
     order = np.lexsort((low, high))  # stable: equal keys stay in archive order

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
+from imagenet_family.errors import UsageError
 from imagenet_family.writers import Record, ShardResult
 
 
@@ -37,6 +38,8 @@ def check() -> tuple[str, ...]:
         (base, "_make_download_manager", ["self", "download_dir", "download_config"]),
         (download.DownloadConfig, "get_shard_config", ["self"]),
         (shard_utils.ShardConfig, "get_number_shards", ["self", "total_size", "num_examples"]),
+        (splits.AbstractSplit, "from_spec", ["spec"]),
+        (splits.AbstractSplit, "to_absolute", ["self", "split_infos"]),
         (splits, "SplitInfo", ["name", "shard_lengths", "num_bytes", "filename_template"]),
         (naming.ShardedFileTemplate, "sharded_filepath", ["self", "shard_index", "num_shards"]),
         (writer, "ExampleWriter", ["file_format"]),
@@ -96,6 +99,36 @@ def split_info(builder: Any, split: str, shards: Iterable[ShardResult]) -> Any:
         num_bytes=sum(shard.num_bytes for shard in shards),
         filename_template=builder._get_filename_template(split_name=split),
     )
+
+
+def absolute_slices(
+    instruction: Any, shard_lengths: Mapping[str, list[int]]
+) -> list[tuple[str, int, int]]:
+    """Gives what a split such as `'train[:10%]+test'` selects, as (split, start, stop).
+
+    Args:
+        instruction: A string, a `tfds.Split` or a `tfds.core.ReadInstruction`.
+        shard_lengths: Number of examples in each shard of each split.
+
+    Raises:
+        UsageError: There is no such split, or the slice makes no sense.
+    """
+    from tensorflow_datasets.core import splits
+
+    infos = {
+        name: splits.SplitInfo(
+            name=name, shard_lengths=lengths, num_bytes=0, filename_template=None
+        )
+        for name, lengths in shard_lengths.items()
+    }
+    try:
+        slices = splits.AbstractSplit.from_spec(instruction).to_absolute(infos)
+    except (ValueError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"The split {str(instruction)!r} cannot be read: {error} "
+            f"Splits: {', '.join(shard_lengths)}."
+        ) from error
+    return [(part.splitname, part.from_ or 0, part.to) for part in slices]
 
 
 def write_shard(
