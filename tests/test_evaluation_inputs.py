@@ -161,6 +161,12 @@ def test_every_form_gives_the_same():
     assert as_predictions(by_name) is by_name
 
 
+def test_names_beside_predictions_that_have_them():
+    for predictions in (Predictions([1], ["a"]), {"a": 1}):
+        with pytest.raises(EvaluationError, match="have their own"):
+            as_predictions(predictions, ["b"])
+
+
 def test_select_takes_a_part_by_name():
     predictions = as_predictions({"a": 10, "b": 20, "c": 31, "d": 5})
     part = predictions.select(_labels().file_name)

@@ -279,7 +279,7 @@ def test_parquet_of_other_kinds(tmp_path):
         ({"file_name": NAMES, "logits": [[1.0], [1.0, 2.0], [2.0]]}, "lists of one length"),
         ({"file_name": NAMES, "logits": [1.0, 2.0, 3.0]}, "logits"),
         ({"file_name": NAMES, "logits": [["a"], ["b"], ["c"]]}, "Logits are floats"),
-        ({"file_name": NAMES, "logits": [[], [], []]}, r"found \(3, 0\)"),
+        ({"file_name": NAMES, "logits": [[], [], []]}, "Logits are floats"),
         ({"file_name": [], "logits": []}, "logits"),
         ({"file_name": [], "prediction": []}, "no predictions"),
     ):

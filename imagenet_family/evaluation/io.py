@@ -265,7 +265,9 @@ def _read_parquet(file: BinaryIO) -> dict[str, Any]:
         if column == "logits":
             return {"file_name": table.column("file_name").to_pylist(), column: matrix(values)}
         return {name: table.column(name).to_pylist() for name in table.column_names}
-    except pa.ArrowException as error:
+    except EvaluationError:
+        raise
+    except (pa.ArrowException, *_DAMAGED) as error:
         raise EvaluationError(f"not a Parquet file of predictions: {error}.") from None
 
 
@@ -297,15 +299,15 @@ def _read_npz(file: BinaryIO) -> dict[str, Any]:
             return {name: np.atleast_1d(arrays[name]) for name in ("file_name", column)}
     except EvaluationError:
         raise
-    except _NPZ_ERRORS as error:
+    except _DAMAGED as error:
         raise EvaluationError(f"not an .npz file of predictions: {error}.") from None
 
 
-# What NumPy and zipfile raise for damaged, encrypted, pickled and absurdly large arrays.
-_NPZ_ERRORS = (
+# What NumPy, zipfile and pyarrow raise for damaged, encrypted, pickled and absurdly large arrays.
+_DAMAGED = (
     ValueError,
     TypeError,
-    KeyError,
+    LookupError,
     EOFError,
     MemoryError,
     OverflowError,

@@ -152,6 +152,10 @@ def as_predictions(values: Any, file_names: Sequence[str] | None = None) -> Pred
     Raises:
         EvaluationError: The values are none of these.
     """
+    if file_names is not None and isinstance(values, Predictions | Mapping):
+        raise EvaluationError(
+            "File names go with arrays of predictions: `Predictions` and mappings have their own."
+        )
     if isinstance(values, Predictions):
         return values
     if isinstance(values, Mapping):
