@@ -304,13 +304,13 @@ def _decode_with_tensorflow(data: bytes) -> np.ndarray:
 
     Never in this process, even where TensorFlow is imported: a forked worker that calls it hangs.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", _TENSORFLOW_DECODE],
-        input=data,
-        capture_output=True,
-        timeout=_TENSORFLOW_TIMEOUT,
-        check=False,
-    )
+    command = [sys.executable, "-c", _TENSORFLOW_DECODE]
+    try:
+        done = subprocess.run(
+            command, input=data, capture_output=True, timeout=_TENSORFLOW_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ImageError(f"the JPEG needs TensorFlow, which cannot be run: {error}") from error
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise ImageError(f"TensorFlow cannot decode the JPEG: {reason}")

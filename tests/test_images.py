@@ -179,20 +179,19 @@ def test_png_becomes_the_jpeg_that_tfds_writes(color, depth, interlace, tf):
 
 def test_decoding_equals_tensorflow(tf):
     rng = np.random.default_rng(0)
-    for number in range(60):
+    for number in range(80):
         width, height = _sizes(rng)
-        mode = "L" if number % 4 == 0 else "RGB"
-        options = {} if mode == "L" else {"subsampling": number % 3}
-        data = _jpeg(
-            _pixels(rng, width, height, 3),
-            mode,
-            quality=int(rng.integers(10, 101)),
-            progressive=number % 2 == 0,
-            **options,
-        )
-        pixels = images.decode(data)
-        assert pixels.shape == (height, width, 3) and pixels.dtype == np.uint8
-        np.testing.assert_array_equal(pixels, tf.io.decode_image(data, channels=3).numpy())
+        pixels, quality = _pixels(rng, width, height, 3), int(rng.integers(10, 101))
+        options = {"quality": quality, "progressive": number % 2 == 0}
+        for data in (
+            _jpeg(pixels, subsampling=number % 3, **options),
+            _jpeg(pixels, "L", **options),
+            _jpeg(pixels, keep_rgb=True, **options),  # not stored as YCbCr
+            simplejpeg.encode_jpeg(pixels, quality, "RGB", SUBSAMPLINGS[number % 5]),
+        ):
+            found = images.decode(data)
+            assert found.shape == (height, width, 3) and found.dtype == np.uint8
+            np.testing.assert_array_equal(found, tf.io.decode_image(data, channels=3).numpy())
 
 
 def test_decoding_in_threads_gives_the_same_pixels():
@@ -372,3 +371,13 @@ def test_random_bytes_after_a_signature_end_quickly():
         for _ in range(200):
             with pytest.raises(ImageError):
                 images.decode(signature + rng.randbytes(rng.randrange(2000)))
+
+
+@pytest.mark.parametrize("seconds", [0.001, 600])
+def test_a_conversion_that_tensorflow_cannot_do_is_an_image_error(seconds, monkeypatch):
+    # A subsampling unknown to simplejpeg, and a length of its Huffman table that cannot be.
+    data = bytearray(_jpeg(_pixels(np.random.default_rng(3), 61, 43, 4), "CMYK", subsampling=2))
+    data[data.index(b"\xff\xc4") + 5] = 255
+    monkeypatch.setattr(images, "_TENSORFLOW_TIMEOUT", seconds)
+    with pytest.raises(ImageError, match="TensorFlow"):
+        images.normalize(bytes(data))
