@@ -15,6 +15,7 @@ from pathlib import Path
 from etils import epath
 
 from imagenet_family.errors import BuildError, DownloadError, UsageError
+from imagenet_family.progress import bytes_bar
 from imagenet_family.resources import resource_path
 
 VERIFY_VARIABLE = "IMAGENET_FAMILY_VERIFY_CHECKSUMS"
@@ -115,21 +116,12 @@ def hash_file(path: epath.PathLike, *, progress: bool = True) -> str:
     Raises:
       BuildError: the file cannot be read.
     """
-    from tqdm.auto import tqdm  # Slow to import.
-
     path = epath.Path(path)
     digest = hashlib.sha256()
     try:
         with (
             path.open("rb") as file,
-            tqdm(
-                total=path.stat().length,
-                desc=f"Checking {path.name}",
-                unit="B",
-                unit_scale=True,
-                mininterval=0.5,
-                disable=None if progress else True,
-            ) as bar,
+            bytes_bar(f"Checking {path.name}", path.stat().length, enabled=progress) as bar,
         ):
             while block := file.read(_BLOCK):
                 digest.update(block)

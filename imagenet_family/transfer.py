@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from imagenet_family.errors import BuildError, DownloadError
 from imagenet_family.known_files import file_name_of
+from imagenet_family.progress import bytes_bar
 
 if TYPE_CHECKING:
     import requests
@@ -109,19 +110,12 @@ def download(
       BuildError: the file system refuses, e.g. is full.
     """
     import requests
-    from tqdm.auto import tqdm
 
     failures = 0
     furthest = _size(partial)
     with (
         requests.Session() as session,
-        tqdm(
-            desc=f"Downloading {file_name_of(url)}",
-            unit="B",
-            unit_scale=True,
-            mininterval=0.5,
-            disable=None if progress else True,
-        ) as bar,
+        bytes_bar(f"Downloading {file_name_of(url)}", None, enabled=progress) as bar,
     ):
         while True:
             try:
@@ -243,8 +237,9 @@ def _write(
     if None not in (whole, expected_size) and whole != expected_size:
         discard(partial)
         raise _wrong_size(url, expected_size, f"{whole}")
-    bar.total = whole = expected_size if whole is None else whole
-    bar.n = position = start
+    whole = expected_size if whole is None else whole
+    bar.reset(whole)
+    bar.initial = bar.n = bar.last_print_n = position = start
     with partial.open("ab" if start else "wb") as file:
         if not start:
             # The file is empty by now: old content never stands beside a new mark.
