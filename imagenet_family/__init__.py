@@ -27,12 +27,17 @@ DATASETS = types.MappingProxyType(
 
 
 _FUNCTIONS = types.MappingProxyType(
-    {"data_source": "imagenet_family.opening", "as_dataset": "imagenet_family.tf_data"}
+    {
+        "as_dataset": "imagenet_family.tf_data",
+        "check_webdataset": "imagenet_family.webdataset_check",
+        "data_source": "imagenet_family.opening",
+        "export_webdataset": "imagenet_family.webdataset",
+    }
 )
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when they are used: one needs TFDS and the other TensorFlow.
+    # Imported when they are used: some need TFDS, and one TensorFlow.
     if name not in _FUNCTIONS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_FUNCTIONS[name]), name)

@@ -8,20 +8,49 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 from etils import epath
 
-from imagenet_family import progress, runners
+from imagenet_family import progress, runners, tar_samples
 from imagenet_family.errors import BuildError
-from imagenet_family.examples import Ragged
+from imagenet_family.examples import Examples, Ragged
 from imagenet_family.sharding import ShardCounter, SplitPlan
 from imagenet_family.staging import ShardTask, ensure_shard
 from imagenet_family.writers import ShardResult, is_local
 
 MANIFEST = "shards.json"
-_RECORD_OVERHEAD = 16  # bytes of TFRecord framing; the other formats have less or compress
+# Bytes beside each record: TFRecord's framing, as the other formats have less or compress.
+_RECORD_OVERHEAD = 16
 # Below this, starting worker processes takes longer than they save.
 _SERIAL_BYTES = 128 << 20
+
+
+class Plan(Protocol):
+    """What is written of a split, such as a `SplitPlan`."""
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all records, as far as they can be known."""
+
+    def shard(self, index: int) -> Examples:
+        """Gives the examples of one shard, picklable, in the order in which they are written."""
+
+    def with_num_shards(self, num_shards: int) -> Plan:
+        """Gives the same plan cut into another number of shards."""
+
 
 Runner = Callable[[Iterable[ShardTask]], Iterator[tuple[ShardTask, ShardResult]]]
 
@@ -32,7 +61,7 @@ class Output:
 
     Attributes:
         folder: The folder of the shards.
-        file_format: A value of `tfds.core.FileFormat`, such as `'tfrecord'`.
+        file_format: A value of `tfds.core.FileFormat`, such as `'tfrecord'`, or `'webdataset'`.
         file_name: Gives a shard's file name from split, index and number of shards.
     """
 
@@ -40,7 +69,7 @@ class Output:
     file_format: str
     file_name: Callable[[str, int, int], str]
 
-    def names(self, plan: SplitPlan) -> list[str]:
+    def names(self, plan: Plan) -> list[str]:
         """Gives the file names of all shards of a split."""
         return [
             self.file_name(plan.split, shard, plan.num_shards) for shard in range(plan.num_shards)
@@ -50,16 +79,16 @@ class Output:
         """Gives the path of a shard."""
         return os.fspath(self.folder / name)
 
-    def tasks(self, plan: SplitPlan) -> Iterator[ShardTask]:
+    def tasks(self, plan: Plan) -> Iterator[ShardTask]:
         """Gives the shards of a split one by one, each ready to be written anywhere."""
         for shard, name in enumerate(self.names(plan)):
             yield ShardTask(plan.shard(shard), self.path(name), self.file_format)
 
 
 def write_splits(
-    plans: Iterable[SplitPlan],
+    plans: Iterable[Plan],
     output: Output,
-    count_shards: ShardCounter,
+    count_shards: ShardCounter | None,
     *,
     workers: int | None = None,
     runner: Runner | None = None,
@@ -70,7 +99,8 @@ def write_splits(
     Args:
         plans: What to write.
         output: Where to write it.
-        count_shards: Gives the number of shards from bytes and number of the examples.
+        count_shards: Gives the number of shards from bytes and number of the examples; None if
+            the plans' bytes are exact.
         workers: Number of processes; see `runners.default_workers`.
         runner: Writes the shards in another place than this machine's processes.
         show_progress: Whether to show a progress bar.
@@ -83,12 +113,9 @@ def write_splits(
     """
     plans = list(plans)
     num_bytes = sum(plan.num_bytes for plan in plans)
-    check_space(output.folder, plans)
+    check_space(output, plans)
     if runner is None:
-        workers = workers or runners.default_workers()
-        if num_bytes < _SERIAL_BYTES:
-            workers = 1
-        workers = min(workers, sum(plan.num_shards for plan in plans))
+        workers = worker_count(workers, num_bytes, sum(plan.num_shards for plan in plans))
 
         def runner(tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, ShardResult]]:
             return runners.run(ensure_shard, tasks, workers=workers)
@@ -104,16 +131,28 @@ def write_splits(
     return {plan.split: _settle(plan, output, results, count_shards, runner) for plan in plans}
 
 
+def worker_count(workers: int | None, num_bytes: int, num_tasks: int) -> int:
+    """Gives the number of processes that pay off.
+
+    Args:
+        workers: How many are asked for; see `runners.default_workers`.
+        num_bytes: Bytes to read or write.
+        num_tasks: Pieces of work.
+    """
+    workers = workers or runners.default_workers()
+    return 1 if num_bytes < _SERIAL_BYTES else max(1, min(workers, num_tasks))
+
+
 def _settle(
-    plan: SplitPlan,
+    plan: Plan,
     output: Output,
     results: Mapping[str, ShardResult],
-    count_shards: ShardCounter,
+    count_shards: ShardCounter | None,
     runner: Runner,
 ) -> dict[str, ShardResult]:
     """Writes a split again if converted images changed its size so that it has other shards."""
     num_bytes = sum(results[output.path(name)].num_bytes for name in output.names(plan))
-    num_shards = count_shards(num_bytes, len(plan.order))
+    num_shards = count_shards(num_bytes, plan.num_examples) if count_shards else plan.num_shards
     if num_shards != plan.num_shards:
         for name in output.names(plan):
             epath.Path(output.path(name)).unlink()
@@ -122,21 +161,24 @@ def _settle(
     return {name: results[output.path(name)] for name in output.names(plan)}
 
 
-def check_space(folder: epath.Path, plans: Iterable[SplitPlan]) -> None:
-    """Checks that a plan fits on the disk, counting what is already written.
+def check_space(output: Output, plans: Iterable[Plan]) -> None:
+    """Checks that plans fit on the disk, counting what is already written.
 
     Raises:
         BuildError: It does not.
     """
+    folder = output.folder
     if not is_local(folder):
         return
-    needed = sum(plan.num_bytes + _RECORD_OVERHEAD * len(plan.order) for plan in plans)
+    is_tar = output.file_format == tar_samples.FORMAT
+    overhead = tar_samples.MAX_OVERHEAD if is_tar else _RECORD_OVERHEAD
+    needed = sum(plan.num_bytes + overhead * plan.num_examples for plan in plans)
     written = sum(path.stat().length for path in folder.iterdir())
     free = shutil.disk_usage(folder).free
     if needed - written > free:
         raise BuildError(
             f"{os.fspath(folder)} has {free:,} bytes free, and {needed - written:,} more are "
-            "needed. Make space or choose another data_dir; nothing was written yet."
+            "needed. Make space or choose another folder; nothing was written yet."
         )
 
 

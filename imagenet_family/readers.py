@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import google_crc32c
 from etils import epath
 
+from imagenet_family import tar_samples
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.writers import Record, RecordDigest, ShardResult, is_local, masked_crc
 
@@ -20,7 +22,8 @@ def read_records(path: epath.PathLike, file_format: str) -> Iterator[bytes]:
 
     Args:
         path: The shard.
-        file_format: A value of `tfds.core.FileFormat`.
+        file_format: A value of `tfds.core.FileFormat`, or `'webdataset'`, whose samples become the
+            records that they were made of.
 
     Raises:
         BuildError: The file is missing or damaged.
@@ -53,9 +56,12 @@ def summarize(path: epath.PathLike, file_format: str) -> ShardResult:
     return digest.result()
 
 
+def _open(path: epath.Path) -> BinaryIO:
+    return open(path, "rb", buffering=1 << 20) if is_local(path) else path.open("rb")
+
+
 def _read_tfrecord(path: epath.Path) -> Iterator[bytes]:
-    opened = open(path, "rb", buffering=1 << 20) if is_local(path) else path.open("rb")
-    with opened as file:
+    with _open(path) as file:
         offset = 0
         while header := file.read(12):
             if len(header) < 12:
@@ -90,7 +96,14 @@ def _read_array_record(path: epath.Path) -> Iterator[bytes]:
         reader.close()
 
 
+def _read_webdataset(path: epath.Path) -> Iterator[bytes]:
+    with _open(path) as file:
+        for example in tar_samples.read_samples(file):
+            yield b"".join(tar_samples.record(example))
+
+
 _READERS: dict[str, Callable[[epath.Path], Iterator[bytes]]] = {
     "tfrecord": _read_tfrecord,
     "array_record": _read_array_record,
+    tar_samples.FORMAT: _read_webdataset,
 }

@@ -1,4 +1,4 @@
-"""Writes one shard to one file, atomically, in any of TFDS's file formats.
+"""Writes one shard to one file, atomically: any of TFDS's file formats, or a WebDataset tar.
 
 The TFRecord framing is written here: it is 16 bytes a record, and TensorFlow takes seconds to
 import and copies every record. Format: tensorflow/core/lib/io/record_writer.h.
@@ -17,13 +17,14 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import google_crc32c
 from etils import epath
 
-from imagenet_family.errors import BuildError
-from imagenet_family.examples import Examples
+from imagenet_family import tar_samples
+from imagenet_family.errors import BuildError, DuplicateKeyError
+from imagenet_family.examples import FILE_NAME, Examples
 
 TEMPORARY_SUFFIX = ".incomplete"
 
@@ -71,10 +72,14 @@ class RecordDigest:
     def watch(self, records: Iterable[Record]) -> Iterator[Record]:
         """Passes records on."""
         for record in records:
-            self._count += 1
-            self._bytes += record.size
-            self._sha.update(struct.pack("<QI", record.size, record.crc))
+            self.add(record)
             yield record
+
+    def add(self, record: Record) -> None:
+        """Takes one record into account."""
+        self._count += 1
+        self._bytes += record.size
+        self._sha.update(struct.pack("<QI", record.size, record.crc))
 
     def result(self) -> ShardResult:
         """Gives what has passed so far."""
@@ -89,7 +94,7 @@ def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> S
     Args:
         examples: What to write.
         path: The file to write.
-        file_format: A value of `tfds.core.FileFormat`, such as `'tfrecord'`.
+        file_format: A value of `tfds.core.FileFormat`, such as `'tfrecord'`, or `'webdataset'`.
 
     Raises:
         ArchiveError: The archive changed or is damaged.
@@ -97,9 +102,12 @@ def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> S
         BuildError: The file cannot be written, as when the disk is full.
     """
     digest = RecordDigest()
-    records = digest.watch(Record.of(parts) for parts in examples.records())
     path = epath.Path(path)
     with atomic_file(path) as temporary:
+        if file_format == tar_samples.FORMAT:
+            _write_webdataset(temporary, path, examples, digest)
+            return digest.result()
+        records = digest.watch(Record.of(parts) for parts in examples.records())
         writer = _WRITERS.get(file_format)
         if writer is not None:
             writer(temporary, records)
@@ -135,8 +143,8 @@ def write_error(path: epath.PathLike, error: OSError) -> BuildError:
     remedies = {
         errno.ENOSPC: "Make space and run the same command again; finished shards are kept",
         errno.EDQUOT: "Make space and run the same command again; finished shards are kept",
-        errno.EROFS: "Choose a data_dir that can be written to",
-        errno.EACCES: "Choose a data_dir that you may write to, or change its permissions",
+        errno.EROFS: "Choose a folder that can be written to",
+        errno.EACCES: "Choose a folder that you may write to, or change its permissions",
         errno.EMFILE: "Raise the limit on open files (ulimit -n)",
     }
     remedy = remedies.get(error.errno, "Run the same command again; finished shards are kept")
@@ -148,11 +156,14 @@ def is_local(path: epath.PathLike) -> bool:
     return "://" not in os.fspath(path)
 
 
-def _write_tfrecord(path: epath.Path, records: Iterable[Record]) -> None:
+def _open(path: epath.Path) -> BinaryIO:
     # A large buffer makes one system call of a record's five pieces; without it there would be
     # one for each.
-    opened = open(path, "wb", buffering=1 << 20) if is_local(path) else path.open("wb")
-    with opened as file:
+    return open(path, "wb", buffering=1 << 20) if is_local(path) else path.open("wb")
+
+
+def _write_tfrecord(path: epath.Path, records: Iterable[Record]) -> None:
+    with _open(path) as file:
         for record in records:
             write_tfrecord(file, record)
 
@@ -186,6 +197,30 @@ def _write_array_record(path: epath.Path, records: Iterable[Record]) -> None:
             writer.write(b"".join(record.parts))
     finally:
         writer.close()
+
+
+def _write_webdataset(
+    temporary: epath.Path,
+    path: epath.Path,
+    examples: Iterable[tuple[str, dict[str, Any]]],
+    digest: RecordDigest,
+) -> None:
+    keys: dict[str, str] = {}
+    length = 0
+    with _open(temporary) as file:
+        for _, example in examples:
+            name = example[FILE_NAME]
+            same = keys.setdefault(tar_samples.sample_key(name), name)
+            if same != name:
+                raise DuplicateKeyError(
+                    f"{os.fspath(path)}: {same} and {name} would be one sample, as a WebDataset "
+                    "key has neither suffix nor dots. Rename one of them."
+                )
+            digest.add(Record.of(tar_samples.record(example)))
+            pieces = tar_samples.sample(example)
+            file.writelines(pieces)
+            length += sum(map(len, pieces))
+        file.write(tar_samples.tar_end(length))
 
 
 _WRITERS: dict[str, Callable[[epath.Path, Iterable[Record]], None]] = {

@@ -17,6 +17,7 @@ from imagenet_family.errors import ImagenetFamilyError
 # is asked for: every command starts at once.
 _COMMANDS = {
     "build": "build datasets from the archives",
+    "export-wds": "write a dataset as WebDataset tars, as timm reads them",
     "demo": "build every dataset from small fake archives and show what came out",
 }
 

@@ -1,0 +1,215 @@
+"""WebDataset shards of a dataset, straight from the archives.
+
+The shards are written like those of a build, by the same plan: shard i of a split holds what shard
+i of the prepared TFDS dataset holds, in its order. The output folder appears when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import logging
+from etils import epath
+
+from imagenet_family import engine, prepared, staging, tar_samples
+from imagenet_family.errors import BuildError, MissingFileError, UsageError
+from imagenet_family.sharding import plan_split
+from imagenet_family.webdataset_check import INFO, absolute, read_info
+from imagenet_family.writers import ShardResult, atomic_file, write_error
+
+if TYPE_CHECKING:
+    from imagenet_family.builder import ArchiveBuilder
+
+_PREFIXES = {"imagenet2012": "imagenet1k"}  # as in timm's copy; other datasets have their own name
+
+ShardNamer = Callable[[str, int, int], str]  # (split, index, number of shards) -> file name
+
+
+def export_webdataset(
+    builder: ArchiveBuilder,
+    output_dir: epath.PathLike,
+    *,
+    splits: Iterable[str] | None = None,
+    num_shards: int | None = None,
+    shard_width: int | None = None,
+    from_prepared: bool = False,
+    manual_dir: epath.PathLike | None = None,
+    download_dir: epath.PathLike | None = None,
+    show_progress: bool = True,
+) -> epath.Path:
+    """Writes a dataset as WebDataset tars, with the `_info.json` that timm reads.
+
+    The same examples give the same bytes, whatever they are read from. An export that was stopped
+    goes on from the shards that are whole; one that is finished is left as it is.
+
+    Args:
+        builder: Builder of one of this package's datasets, such as
+            `tfds.builder('imagenet2012')`. Its `workers` write the shards.
+        output_dir: The folder to make. If it exists, it has to be empty.
+        splits: The splits to write; all that there are if None.
+        num_shards: Shards of each split; None for as many as the TFDS dataset has.
+        shard_width: Digits of a shard's index; None for those of the largest one.
+        from_prepared: Whether to read the prepared dataset in the builder's data_dir, which stock
+            TFDS may have written, instead of the archives.
+        manual_dir: Where the archives are; `<download_dir>/manual` if None.
+        download_dir: Where downloads and indexes are kept; `<data_dir>/downloads` if None.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ImagenetFamilyError: Input or machine do not allow it; whole shards are kept.
+    """
+    output = absolute(output_dir)
+    name_shard = _shard_namer(builder, shard_width)
+    with staging.build_lock(output):
+        if from_prepared:
+            found = _choose(prepared.prepared_splits(builder), splits).values()
+            plans = [plan.with_num_shards(num_shards) if num_shards else plan for plan in found]
+            identity = prepared.identity(plans)
+            count_shards = None
+        else:
+            count_shards = _shard_counter(num_shards)
+            tables = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
+            plans = [
+                plan_split(name, examples, count_shards)
+                for name, examples in _choose(tables, splits).items()
+            ]
+            identity = engine.identity(plans, tar_samples.FORMAT)
+        if _is_finished(output, plans, name_shard, num_shards):
+            logging.info("%s holds this export already.", output)
+            return output
+        target = output.parent / f"{output.name}.incomplete.{secrets.token_hex(8)}"
+        stage = staging.Staging(output, identity)
+        stage.open(target)
+        staging.clear(output, keep=stage.path)
+        shards = engine.write_splits(
+            plans,
+            engine.Output(stage.path, tar_samples.FORMAT, name_shard),
+            count_shards,
+            workers=builder.workers,
+            show_progress=show_progress,
+        )
+        _publish(stage, shards, _info(shards, builder), target, output)
+        staging.clear(output)
+    return output
+
+
+def _choose(found: Mapping[str, Any], splits: Iterable[str] | None) -> dict[str, Any]:
+    if splits is None:
+        return dict(found)
+    chosen = list(splits)
+    unknown = [name for name in chosen if name not in found]
+    if unknown or not chosen:
+        raise UsageError(f"There is no split {unknown}; there are {', '.join(found)}.")
+    return {name: found[name] for name in chosen}
+
+
+def _shard_counter(num_shards: int | None) -> engine.ShardCounter:
+    import tensorflow_datasets as tfds
+
+    from imagenet_family.builder import shard_counter
+
+    return shard_counter(tfds.download.DownloadConfig(num_shards=num_shards))
+
+
+def _shard_namer(builder: ArchiveBuilder, width: int | None) -> ShardNamer:
+    prefix = _PREFIXES.get(builder.name, builder.name)
+    if builder.builder_config is not None:
+        # A hyphen would be read as the one before the split.
+        prefix += "_" + re.sub(r"\W", "_", builder.builder_config.name)
+
+    def name(split: str, shard: int, num_shards: int) -> str:
+        digits = len(str(num_shards - 1))
+        if width is not None and width < digits:
+            raise UsageError(
+                f"Split {split!r} has {num_shards} shards: their index takes {digits} digits, not "
+                f"{width}."
+            )
+        return f"{prefix}-{split}-{shard:0{width or digits}d}.tar"
+
+    return name
+
+
+def _is_finished(
+    output: epath.Path,
+    plans: Sequence[engine.Plan],
+    name_shard: ShardNamer,
+    num_shards: int | None,
+) -> bool:
+    """Tells whether the output folder holds what is planned.
+
+    Raises:
+        BuildError: It holds anything else.
+    """
+    if not output.exists():
+        return False
+    if not output.is_dir():
+        raise UsageError(f"{output} is a file; the output needs a folder of its own.")
+    if not any(output.iterdir()):
+        return False
+    try:
+        found = read_info(output)
+    except MissingFileError as error:
+        raise BuildError(
+            f"{output} is not empty, and what it holds is no export (there is no {INFO}). Choose "
+            "another folder."
+        ) from error
+    expected = {}
+    for plan in plans:
+        # The number that was planned may change when converted images turn out larger.
+        count = num_shards or (len(found[plan.split].shards) if plan.split in found else 0)
+        names = [name_shard(plan.split, shard, count) for shard in range(count)]
+        expected[plan.split] = plan.num_examples, names
+    if expected != {name: (split.num_samples, list(split.shards)) for name, split in found.items()}:
+        raise BuildError(
+            f"{output} holds an export of another dataset, of other splits or with other shards. "
+            "Choose another folder, or delete it."
+        )
+    return True
+
+
+def _publish(
+    stage: staging.Staging,
+    shards: Mapping[str, Mapping[str, ShardResult]],
+    info: dict[str, Any],
+    target: epath.Path,
+    output: epath.Path,
+) -> None:
+    """Makes the output folder of finished shards."""
+    try:
+        target.mkdir()
+        stage.publish([name for results in shards.values() for name in results], target)
+        engine.write_manifest(target, tar_samples.FORMAT, shards)
+        with atomic_file(target / INFO) as temporary:
+            temporary.write_text(json.dumps(info, indent=1))
+        if output.exists():
+            output.rmdir()  # it is empty
+        target.rename(output)
+    except OSError as error:
+        raise write_error(output, error) from error
+
+
+def _info(
+    shards: Mapping[str, Mapping[str, ShardResult]], builder: ArchiveBuilder
+) -> dict[str, Any]:
+    """Gives what timm has to know of the splits."""
+    fields = tar_samples.ALTERNATIVE_LABELS
+    alternatives = [fields[feature] for feature in builder.info.features if feature in fields]
+    return {
+        "splits": {
+            split: {
+                "name": split,
+                "num_samples": sum(result.num_examples for result in results.values()),
+                "filenames": list(results),
+                "shard_lengths": [result.num_examples for result in results.values()],
+                **({"alt_label": alternatives[0]} if alternatives else {}),
+            }
+            for split, results in shards.items()
+        }
+    }

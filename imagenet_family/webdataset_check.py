@@ -1,0 +1,183 @@
+"""Checks an export of WebDataset tars against its `_info.json` and its manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from imagenet_family import engine, progress, readers, runners, tar_samples
+from imagenet_family.errors import BuildError, MissingFileError
+from imagenet_family.writers import ShardResult, is_local
+
+INFO = "_info.json"
+"""Beside the shards: what timm reads of them."""
+
+
+def absolute(folder: epath.PathLike) -> epath.Path:
+    """Gives the full path of the folder of an export."""
+    # Links are followed: what is renamed to the folder's name has to be on its file system.
+    return epath.Path(os.path.realpath(folder) if is_local(folder) else folder)
+
+
+class Split(NamedTuple):
+    """What `_info.json` says of a split; `shards` are the lengths by file name."""
+
+    num_samples: int
+    shards: dict[str, int]
+
+
+def check_webdataset(
+    output_dir: epath.PathLike, *, workers: int | None = None, show_progress: bool = True
+) -> list[str]:
+    """Checks an export: every byte of every shard, against its image, `_info.json` and manifest.
+
+    Args:
+        output_dir: The folder that `export_webdataset` made.
+        workers: Number of processes; see `runners.default_workers`.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        What is wrong, a sentence or two each; nothing if all is well.
+
+    Raises:
+        MissingFileError: There is no export in the folder.
+        BuildError: Its `_info.json` or its manifest cannot be understood.
+    """
+    folder = absolute(output_dir)
+    info, manifest = read_info(folder), _read_manifest(folder)
+    problems = _compare(folder, info, manifest)
+    tasks = [
+        _CheckTask(os.fspath(folder / name), expected)
+        for shards in manifest.values()
+        for name, expected in shards.items()
+    ]
+    num_bytes = sum(task.expected.num_bytes for task in tasks)
+    workers = engine.worker_count(workers, num_bytes, len(tasks))
+    with progress.bytes_bar("Checking", num_bytes, enabled=show_progress) as bar:
+        for task, problem in runners.run(_check_shard, tasks, workers=workers):
+            problems += [problem] if problem else []
+            bar.update(task.expected.num_bytes)
+    return problems
+
+
+def _compare(
+    folder: epath.Path,
+    info: Mapping[str, Split],
+    manifest: Mapping[str, Mapping[str, ShardResult]],
+) -> list[str]:
+    problems = []
+    lengths = {
+        split: {name: result.num_examples for name, result in shards.items()}
+        for split, shards in manifest.items()
+    }
+    if lengths != {name: split.shards for name, split in info.items()}:
+        problems.append(
+            f"{folder}: {INFO} and {engine.MANIFEST} do not name the same shards with the same "
+            "numbers of samples. One of them was changed: export again."
+        )
+    for name, split in info.items():
+        if split.num_samples != sum(split.shards.values()):
+            problems.append(
+                f"{folder / INFO}: split {name!r} has {split.num_samples} samples, but "
+                f"{sum(split.shards.values())} in its shards. It was changed: export again."
+            )
+    listed = {name for shards in manifest.values() for name in shards}
+    for path in sorted(folder.glob("*.tar")):
+        if path.name not in listed:
+            problems.append(f"{path} is not of this export. Remove it.")
+    return problems
+
+
+class _CheckTask(NamedTuple):
+    path: str
+    expected: ShardResult
+
+
+def _check_shard(task: _CheckTask) -> str | None:
+    """Says what is wrong with a shard."""
+    try:
+        found = readers.summarize(task.path, tar_samples.FORMAT)
+    except BuildError as error:
+        return str(error)
+    if found != task.expected:
+        return (
+            f"{task.path} holds {found.num_examples} samples of digest {found.digest}, not the "
+            f"{task.expected.num_examples} of digest {task.expected.digest} that the manifest "
+            "names. It is of another export, or was written again: export again."
+        )
+    return None
+
+
+def read_info(folder: epath.Path) -> dict[str, Split]:
+    """Reads the `_info.json` of an export.
+
+    Raises:
+        MissingFileError: It is not there.
+        BuildError: It cannot be understood.
+    """
+    found = _read_json(folder / INFO)
+    try:
+        return {
+            name: Split(
+                _count(split["num_samples"]),
+                {
+                    _file_name(shard): _count(length)
+                    for shard, length in zip(
+                        split["filenames"], split["shard_lengths"], strict=True
+                    )
+                },
+            )
+            for name, split in found["splits"].items()
+        }
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _malformed(folder / INFO, error) from error
+
+
+def _read_manifest(folder: epath.Path) -> dict[str, dict[str, ShardResult]]:
+    found = _read_json(folder / engine.MANIFEST)
+    try:
+        return {
+            split: {
+                _file_name(name): ShardResult(
+                    _count(result["num_examples"]), _count(result["num_bytes"]), result["digest"]
+                )
+                for name, result in shards.items()
+            }
+            for split, shards in found["splits"].items()
+        }
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _malformed(folder / engine.MANIFEST, error) from error
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"expected a number, found {value!r:.50}")
+    return value
+
+
+def _file_name(value: Any) -> str:
+    if not isinstance(value, str) or not value.endswith(".tar") or "/" in value:
+        raise ValueError(f"expected the name of a tar, found {value!r:.50}")
+    return value
+
+
+def _malformed(path: epath.Path, error: Exception) -> BuildError:
+    return BuildError(
+        f"{path} has not the form that an export gives it ({type(error).__name__}: {error}). "
+        "Delete the folder and export again."
+    )
+
+
+def _read_json(path: epath.Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(
+            f"{path} is not there: {path.parent} is no export, or not a whole one. Export again."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _malformed(path, error) from error
