@@ -24,6 +24,11 @@ GNU_SPARSE = b"S"
 PAX_LOCAL = frozenset((b"x", b"X"))
 PAX_GLOBAL = b"g"
 
+_OTHER_NUMBERS = tuple(
+    slice(start, end)
+    for start, end in ((100, 108), (108, 116), (116, 124), (136, 148), (329, 337), (337, 345))
+)
+
 MAX_PATH = 4096
 MAX_NAME = 255
 
@@ -90,6 +95,10 @@ def parse_header(block: bytes) -> Header:
       HeaderError: The checksum does not match or a field cannot be understood.
     """
     _verify_checksum(block)
+    for field in _OTHER_NUMBERS:
+        # Of no use here, but where other readers stop, members must not be counted.
+        if block[field][0] != 0xFF:
+            parse_number(block[field])
     kind = block[156:157]
     name = _until_nul(block[:100])
     prefix = _until_nul(block[345:500])
@@ -113,7 +122,7 @@ def parse_number(field: bytes) -> int:
         return int.from_bytes(field[1:], "big")
     digits = _until_nul(field).strip(b" ")
     if digits.strip(b"01234567"):
-        raise HeaderError("a size in octal digits", repr(field))
+        raise HeaderError("a number in octal digits", repr(field))
     return int(digits or b"0", 8)
 
 
@@ -202,37 +211,44 @@ class HeaderTable:
         self.blocks = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, BLOCK)
         self.checks = np.fromiter(map(zlib.adler32, headers), np.uint32, len(headers))
 
-    def doubtful(self, sizes: np.ndarray) -> np.ndarray:
-        """Returns the rows whose checksum and `sizes` (int64) are not in the usual form.
+    def doubtful(self) -> np.ndarray:
+        """Returns the rows whose checksum does not match or whose numbers are oddly written.
 
-        They may still be good: `parse_header` decides. All other rows are good.
+        They may still be good: `parse_header` decides. In all other rows the checksum is right and
+        the size is 11 octal digits.
         """
-        field = self.blocks[:, 148:156].astype(np.int64)
-        stated, octal = _octal(field[:, :6])
+        digits = np.ascontiguousarray(self.blocks[:, _DIGITS]) - np.uint8(ord("0"))
+        stated = digits[:, -6:].astype(np.int32) @ (8 ** np.arange(5, -1, -1, dtype=np.int32))
         # The sum counts the checksum field as eight spaces.
-        actual = (self.checks & 0xFFFF).astype(np.int64) - 1 - field.sum(1) + 8 * 0x20
-        stated_sizes, octal_sizes = _octal(self.blocks[:, 124:135].astype(np.int64))
-        terminated = np.isin(self.blocks[:, 135], (0, 0x20)) & np.isin(field[:, 6], (0, 0x20))
-        good = octal & octal_sizes & terminated & (stated == actual) & (stated_sizes == sizes)
+        others = self.blocks[:, 148:156].sum(1, np.int32) - 8 * 0x20
+        actual = (self.checks & 0xFFFF).astype(np.int32) - 1 - others
+        good = (digits < 8).all(1) & _TERMINATORS[self.blocks[:, _ENDS]].all(1)
+        good &= (stated == actual) & _NO_DEVICE[self.blocks[:, 329:345]].all(1)
         return np.flatnonzero(~good)
 
     def plain_names(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the name fields ('S100') and the mask of rows where they need no `split_path`."""
-        names = np.ascontiguousarray(self.blocks[:, :100])
-        plain = _PLAIN[names]
-        plain[:, 1:] |= names[:, 1:] == 0
+        """Returns the name fields ('S<width>') and the mask of rows that need no `split_path`."""
+        names = np.ascontiguousarray(self.blocks[:, :100]).view("S100")[:, 0]
+        names = names.astype(f"S{max(1, int(np.char.str_len(names).max()))}")
+        letters = names.view(np.uint8).reshape(len(names), -1)
+        plain = _PLAIN[letters]
+        empty = letters == 0
         # After the first NUL there must be nothing else.
-        plain[:, 1:] &= (names[:, 1:] == 0) | (names[:, :-1] != 0)
-        mask = plain.all(1) & (self.blocks[:, 345] == 0) & (names[:, 0] != ord("."))
-        return names.view("S100")[:, 0], mask
+        plain[:, 1:] |= empty[:, 1:]
+        plain[:, 1:] &= empty[:, 1:] | ~empty[:, :-1]
+        mask = plain.all(1) & (self.blocks[:, 345] == 0) & (letters[:, 0] != ord("."))
+        return names, mask
 
 
-def _octal(digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the values of rows of octal digits, and the mask of rows that are only digits."""
-    values = digits - ord("0")
-    weights = 8 ** np.arange(digits.shape[1] - 1, -1, -1, dtype=np.int64)
-    return values @ weights, ((values >= 0) & (values < 8)).all(1)
-
+# Mode, user, group, size, time and checksum as nearly all writers write them: digits, then NULs or
+# spaces. The checksum comes last.
+_NUMBERS = ((100, 107), (108, 115), (116, 123), (124, 135), (136, 147), (148, 154))
+_DIGITS = [column for start, end in _NUMBERS for column in range(start, end)]
+_ENDS = [107, 115, 123, 135, 147, 154, 155]
+_TERMINATORS = np.zeros(256, bool)
+_TERMINATORS[[0, 0x20]] = True
+_NO_DEVICE = np.zeros(256, bool)
+_NO_DEVICE[[0, ord("0")]] = True
 
 _PLAIN = np.zeros(256, bool)
 _PLAIN[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")] = True

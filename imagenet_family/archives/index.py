@@ -16,7 +16,7 @@ from imagenet_family.errors import ArchiveError
 _SPOT_CHECKS = 16
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ArchiveIndex:
     """Where the data of each regular member of an archive lies, in archive order.
 

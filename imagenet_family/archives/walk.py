@@ -108,6 +108,7 @@ class RegionWalk:
                     data = position + BLOCK
                     following = data + ((size + 511) & -512)
                     usual = header[156] == 0x30 and size >= 0 and following <= region_end
+                    usual = usual and len(header) == BLOCK
                 except (ValueError, IndexError):
                     usual = False
                 if not usual or (outer and b".tar" in header[:100]):
@@ -140,7 +141,7 @@ class RegionWalk:
                 data = position + BLOCK
                 if header.type not in _EXTENSIONS:
                     break
-                extended = extended or header.type != headers.PAX_GLOBAL
+                extended = True
                 found_path, found_size = self._extension(header, data)
                 if (path and found_path not in (None, path)) or (
                     size is not None and found_size not in (None, size)
@@ -260,7 +261,7 @@ class RegionWalk:
         table = headers.HeaderTable(self._headers)
         offsets = np.array(self._offsets, np.int64)
         sizes = np.array(self._sizes, np.int64)
-        for row in table.doubtful(sizes).tolist():
+        for row in table.doubtful().tolist():
             if row not in self._verified:
                 self._verify_row(row)
         names, plain = table.plain_names()
@@ -278,12 +279,11 @@ class RegionWalk:
                 directory[row] = directories.setdefault(where[0], len(directories))
                 split[row] = where[1]
             names = np.array(split, "S")
-        width = max(1, int(np.char.str_len(names).max()))
         self.parts.append(
             Members(
                 tuple(directories),
                 directory[keep],
-                names.astype(f"S{width}")[keep],
+                names[keep],
                 offsets[keep],
                 sizes[keep],
                 table.checks[keep],
