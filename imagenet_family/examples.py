@@ -8,7 +8,7 @@ pickle. It is a sequence, and iterating over it in order reads its archive from 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -161,11 +161,6 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
             checks=self.checks[rows],
             columns=columns,
         )
-
-    def with_columns(self, names: Iterable[str]) -> Examples:
-        """Gives the same split with its columns in the order of `names`, which may name others."""
-        columns = {name: self.columns[name] for name in names if name in self.columns}
-        return dataclasses.replace(self, columns=columns)
 
     def keys(self) -> list[bytes]:
         """Gives the key of each example, by which the split is shuffled."""

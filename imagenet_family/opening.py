@@ -44,7 +44,7 @@ def data_source(
         manual_dir: Where the archives are; `<download_dir>/manual` if None.
         download_dir: Where downloads and indexes are kept; `<data_dir>/downloads` if None.
         decoders: What decodes some features instead; `{'image': tfds.decode.SkipDecoding()}`
-            gives the bytes of the JPEG.
+            gives the bytes of the JPEG, and for a feature that is a list, int64 (n,).
         order: `'tfds'` for the order of the prepared dataset; `'archive'` for the same elements
             in the order of the archive, in which disks that seek read much faster.
         **builder_kwargs: `data_dir`, `config`, `version`, `verify_checksums`; see `tfds.builder`.
@@ -69,7 +69,7 @@ def data_source(
 
     @functools.cache
     def table(split_name: str) -> Table:
-        examples = splits[split_name].with_columns(builder.info.features)
+        examples = splits[split_name]
         return Table(examples, hash_order(split_name, examples), builder.index_dir(download_dir))
 
     def source(instruction: Any) -> DataSource:

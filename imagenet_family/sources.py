@@ -35,8 +35,8 @@ class DataSource(Sequence[dict[str, Any]]):
     """The examples of a split, read from the archives one by one as they are asked for.
 
     The elements are those of `tfds.data_source` on the prepared dataset: dictionaries with
-    `image`, uint8 (height, width, 3), and the other features as bytes, int, bool, or int64 (n,)
-    for lists. Any number of threads may read at once. A pickled source is a few hundred bytes; the
+    `image`, uint8 (height, width, 3), and the other features as bytes, int, bool or list of
+    np.int64. Any number of threads may read at once. A pickled source is a few hundred bytes; the
     process that loads it needs neither TensorFlow nor TFDS.
 
     Made by `imagenet_family.data_source`.
@@ -55,7 +55,7 @@ class DataSource(Sequence[dict[str, Any]]):
         Args:
             name: Dataset, config and version, as `tfds.builder` takes it.
             split: What was asked for, for `repr`.
-            parts: Where the elements are.
+            parts: Where the elements are; at least one.
             order: The order of the elements within each part: `'tfds'` or `'archive'`.
             decoders: What decodes a feature instead of this package; None to leave it encoded.
         """
@@ -66,13 +66,15 @@ class DataSource(Sequence[dict[str, Any]]):
         self._decoders = dict(decoders)
         rows = [part.table.order[part.start : part.stop] for part in parts]
         self._rows = rows if order == TFDS_ORDER else [np.sort(chosen) for chosen in rows]
+        # The features are in TFDS's order.
+        self._features = sorted([IMAGE, *parts[0].table.examples.columns])
         self._ends = np.cumsum([len(chosen) for chosen in rows], dtype=int).tolist()
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         return DataSource, (self._name, self._split, self._parts, self._order, self._decoders)
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self._ends[-1]
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         """Reads and decodes one element.
@@ -84,10 +86,14 @@ class DataSource(Sequence[dict[str, Any]]):
         """
         table, row = self.locate(index)
         image = table.examples.read_image(table.reader, row)
-        example = {IMAGE: image if IMAGE in self._decoders else _decode(image, table.examples, row)}
+        example = dict.fromkeys(self._features)
+        example[IMAGE] = image if IMAGE in self._decoders else _decode(image, table.examples, row)
         for name, column in table.examples.columns.items():
             value = column[row]
-            example[name] = value.copy() if isinstance(value, np.ndarray) else value.item()
+            if isinstance(value, np.ndarray):
+                example[name] = value.copy() if name in self._decoders else list(value)
+            else:
+                example[name] = value.item()
         for name, decoder in self._decoders.items():
             if decoder is not None:
                 example[name] = decoder.decode_example_np(example[name])

@@ -128,7 +128,14 @@ def absolute_slices(
             f"The split {str(instruction)!r} cannot be read: {error} "
             f"Splits: {', '.join(shard_lengths)}."
         ) from error
-    return [(part.splitname, part.from_ or 0, part.to) for part in slices]
+    return [
+        (
+            part.splitname,
+            part.from_ or 0,
+            infos[part.splitname].num_examples if part.to is None else part.to,
+        )
+        for part in slices
+    ]
 
 
 def write_shard(
