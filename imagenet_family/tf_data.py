@@ -35,8 +35,9 @@ def as_dataset(
 ) -> Any:
     """Opens a dataset in its archives as `tf.data.Dataset`, with the elements of `tfds.load`.
 
-    Images are read and decoded in parallel, and the elements come in the same order every time.
-    The dataset reads through this process: it cannot be saved or sent to a `tf.data` service.
+    Images are read and decoded in parallel, and the elements always come in the order of
+    `data_source`, which `tfds.load` gives with `ReadConfig(interleave_cycle_length=1)`. The dataset
+    reads through this process: it cannot be saved or sent to a `tf.data` service.
 
     Args:
         name: See `imagenet_family.data_source`.
