@@ -116,7 +116,7 @@ def test_an_image_that_nobody_knew_to_be_cmyk_is_converted(tmp_path):
     # Stock TFDS converts images by their names; by their content is what the names are for.
     from archives_lib import fake
 
-    family = make_family(tmp_path / "archives", train=24, val=0, test=12, v2=0)
+    family = make_family(tmp_path / "archives", train=24, val=40, test=12, v2=0)
     picture = fake.picture(1, 1, (40, 30))
     converted = dataclasses.replace(
         family, test={"ILSVRC2012_test_00000001.JPEG": fake.cmyk_jpeg(picture, adobe=True)}
