@@ -1,0 +1,221 @@
+"""The labels of the datasets, from where they are, without reading an image.
+
+They come from the prepared dataset, from the archives (of which only the index is needed), or, for
+the validation images of ImageNet, from this package itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from etils import epath
+
+from imagenet_family import DATASETS, labels
+from imagenet_family.errors import MissingFileError, UsageError
+from imagenet_family.evaluation.label_columns import Labels, LabelSets
+
+if TYPE_CHECKING:
+    from imagenet_family.builder import ArchiveBuilder
+    from imagenet_family.examples import Examples
+
+IMAGENET_M = "imagenet_m"
+# What models are measured on: the other splits are for training, or have no labels.
+_SPLITS: Mapping[str, tuple[str, ...]] = {
+    "imagenet2012": ("validation",),
+    "imagenet2012_multilabel": ("validation", IMAGENET_M),
+    "imagenet2012_real": ("validation",),
+    "imagenet2012_subset": ("validation",),
+    "imagenet_v2": ("test",),
+}
+# Their validation split is ImageNet's own, which needs none of their other files.
+_PLAIN_VALIDATION = ("imagenet2012", "imagenet2012_subset")
+_NAME = re.compile(r"(?P<name>\w+)(?P<config>/[\w.-]+)?(?P<version>:[\d.*]+)?")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelledSplit:
+    """A split to measure models on.
+
+    Attributes:
+        dataset: The dataset with its config, such as `imagenet_v2/topimages`.
+        split: The split, such as `test`.
+        labels: Its labels.
+        origin: Where the labels were read.
+        image: Reads the image of a row of the labels as JPEG bytes, from any thread; None if the
+            images are not at hand.
+    """
+
+    dataset: str
+    split: str
+    labels: Labels
+    origin: str
+    image: Callable[[int], bytes] | None = None
+
+    @property
+    def title(self) -> str:
+        """Dataset and split in one, such as `imagenet_v2/topimages test`."""
+        return f"{self.dataset} {self.split}"
+
+
+def read_splits(
+    names: str | Iterable[str],
+    *,
+    data_dir: epath.PathLike | None = None,
+    manual_dir: epath.PathLike | None = None,
+    download_dir: epath.PathLike | None = None,
+    progress: bool = True,
+    **builder_kwargs: Any,
+) -> list[LabelledSplit]:
+    """Reads the labels of all splits of some datasets that models are measured on.
+
+    Those are `test` of imagenet_v2, `validation` of the others, and `imagenet_m`. Labels come from
+    the prepared dataset in `data_dir` unless `manual_dir` is given, and from the archives if there
+    is none; those of ImageNet's validation images, without either, from this package.
+
+    Args:
+        names: Datasets, such as `'imagenet_v2'` for all of its configs, or
+            `'imagenet_v2/topimages'` for one.
+        data_dir: Where datasets are prepared; TFDS's default if None.
+        manual_dir: Where the archives are; `<download_dir>/manual` if None.
+        download_dir: Where downloads and indexes are kept; `<data_dir>/downloads` if None.
+        progress: Whether to show progress bars.
+        **builder_kwargs: `verify_checksums` and others; see `tfds.builder`.
+
+    Raises:
+        UsageError: There is no such dataset, config or version, or one is named twice.
+        ImagenetFamilyError: An archive, a label file or a prepared dataset is missing or damaged.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    splits: dict[tuple[str, str], LabelledSplit] = {}
+    for builder in _builders(names, data_dir, builder_kwargs):
+        for split in _read(builder, manual_dir, download_dir, progress):
+            if (split.dataset, split.split) in splits:
+                raise UsageError(f"{split.dataset} is named twice.")
+            splits[split.dataset, split.split] = split
+    if not splits:
+        raise UsageError(f"Name a dataset; there are {', '.join(DATASETS)}.")
+    return list(splits.values())
+
+
+def _builders(
+    names: list[str], data_dir: epath.PathLike | None, kwargs: dict[str, Any]
+) -> Iterator[ArchiveBuilder]:
+    import tensorflow_datasets as tfds
+
+    for text in names:
+        match = _NAME.fullmatch(text)
+        if match is None or match["name"] not in DATASETS:
+            raise UsageError(
+                f"There is no dataset {text!r}; the datasets are {', '.join(DATASETS)}."
+            )
+        builder_cls = tfds.builder_cls(match["name"])
+        configs = [config.name for config in builder_cls.BUILDER_CONFIGS]
+        if match["config"]:
+            if match["config"][1:] not in configs:
+                raise UsageError(
+                    f"{match['name']} has no config {match['config'][1:]!r}; it has "
+                    f"{', '.join(configs) or 'none'}."
+                )
+            configs = [match["config"][1:]]
+        elif match["name"] in _PLAIN_VALIDATION:
+            configs = configs[:1]  # all have the same validation split
+        for config in configs or [None]:
+            try:
+                yield builder_cls(
+                    config=config,
+                    version=match["version"] and match["version"][1:],
+                    data_dir=data_dir,
+                    **kwargs,
+                )
+            except (AssertionError, ValueError) as error:  # TFDS's words for a missing version
+                raise UsageError(f"{text!r} cannot be opened: {error}") from error
+
+
+def _read(
+    builder: ArchiveBuilder,
+    manual_dir: epath.PathLike | None,
+    download_dir: epath.PathLike | None,
+    progress: bool,
+) -> Iterator[LabelledSplit]:
+    dataset = f"{builder.name}/{builder.builder_config.name}" if builder.builder_config else ""
+    dataset = dataset or builder.name
+    if manual_dir is None and builder.is_prepared():
+        yield from _read_prepared(dataset, builder, progress)
+    elif builder.name in _PLAIN_VALIDATION:
+        yield _read_validation(dataset, builder, manual_dir, download_dir, progress)
+    else:
+        opened = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
+        for split in _SPLITS[builder.name]:
+            yield _from_examples(dataset, split, opened[split])
+
+
+def _read_prepared(
+    dataset: str, builder: ArchiveBuilder, progress: bool
+) -> Iterator[LabelledSplit]:
+    from imagenet_family import prepared
+    from imagenet_family.evaluation import prepared_labels
+
+    plans = prepared.prepared_splits(builder)
+    for split in _SPLITS[builder.name]:
+        if split not in plans:
+            raise MissingFileError(
+                f"{builder.data_path} has no split {split!r}, only {', '.join(plans)}. Build the "
+                f"dataset with the archive of {split!r}, or pass manual_dir."
+            )
+        found = prepared_labels.read_labels(plans[split], show_progress=progress)
+        yield LabelledSplit(
+            dataset, split, Labels.from_columns(found.columns), str(builder.data_path), found.image
+        )
+
+
+def _read_validation(
+    dataset: str,
+    builder: ArchiveBuilder,
+    manual_dir: epath.PathLike | None,
+    download_dir: epath.PathLike | None,
+    progress: bool,
+) -> LabelledSplit:
+    """Reads the validation split alone: `open_splits` would index the train archive too."""
+    from imagenet_family import archives, ilsvrc
+
+    folder = epath.Path(download_dir or builder.data_dir_root / "downloads") / "manual"
+    archive = epath.Path(manual_dir or folder).expanduser() / ilsvrc.VALIDATION
+    if archive.exists():
+        index = archives.index_archive(
+            archive, cache_dir=builder.index_dir(download_dir), progress=progress
+        )
+        return _from_examples(dataset, "validation", ilsvrc.validation_examples(index))
+    if manual_dir is not None:
+        raise MissingFileError(
+            f"Not found: {archive}. {ilsvrc.instructions(ilsvrc.VALIDATION)} Without manual_dir, "
+            "the published labels are used."
+        )
+    published = Labels(labels.validation_image_names(), labels.validation_labels())
+    return LabelledSplit(dataset, "validation", published, "the published labels")
+
+
+def _from_examples(dataset: str, split: str, examples: Examples) -> LabelledSplit:
+    from imagenet_family.examples import Ragged
+
+    columns = {
+        name: LabelSets(
+            column.values,
+            np.repeat(np.arange(len(column)), np.diff(column.ends, prepend=0)),
+            len(column),
+        )
+        if isinstance(column, Ragged)
+        else column
+        for name, column in examples.columns.items()
+    }
+    reader = examples.open()
+    return LabelledSplit(
+        dataset,
+        split,
+        Labels.from_columns(columns),
+        examples.source,
+        lambda row: examples.read_image(reader, row),
+    )
