@@ -2,18 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from imagenet_family import archives, downloads, engine, known_files, progress, staging, tfds_compat
+from imagenet_family import (
+    archives,
+    downloads,
+    engine,
+    known_files,
+    preflight,
+    progress,
+    published,
+    runners,
+    staging,
+    tfds_compat,
+)
+from imagenet_family.errors import ImagenetFamilyError
 from imagenet_family.examples import Examples
 from imagenet_family.sharding import SplitPlan, plan_split
+from imagenet_family.writers import write_error
 
 _CACHE_FOLDER = "imagenet_family"
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildPlan:
+    """What a build will do.
+
+    Attributes:
+        dataset: Where the dataset will be.
+        splits: The plan of each split.
+        file_format: A value of `tfds.core.FileFormat`.
+        folder: Where shards wait until all are written; perhaps with some from a stopped build.
+        workers: Number of processes.
+        estimate: What it takes.
+    """
+
+    dataset: epath.Path
+    splits: Sequence[SplitPlan]
+    file_format: str
+    folder: epath.Path
+    workers: int
+    estimate: preflight.Estimate
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.dataset}: split {plan.split}: {plan.num_examples:,} examples, "
+            f"{plan.num_shards} shards, {plan.num_bytes:,} bytes"
+            for plan in self.splits
+        ]
+        estimate = self.estimate
+        parts = [f"{estimate.needed:,} bytes of {self.file_format} to write"]
+        if estimate.written:
+            parts.append(f"{estimate.written:,} of them are there already")
+        if estimate.free is not None:
+            parts.append(f"{estimate.free:,} bytes free")
+        if estimate.seconds is not None:
+            parts.append(f"about {_duration(estimate.seconds)} with {self.workers} workers")
+        return "\n".join([*lines, f"{self.dataset}: {', '.join(parts)}"])
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -43,6 +94,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(**kwargs)
         self.workers = workers
         self.verify_checksums = verify_checksums
+        self.on_plan: Callable[[BuildPlan], None] = _log_plan
         self._dataset_path = self.data_path
 
     @tfds.core.utils.classproperty
@@ -74,7 +126,17 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return
         with staging.build_lock(self.data_path):
             self._dataset_path = self.data_path
-            super().download_and_prepare(download_config=download_config, **kwargs)
+            if self.data_path.exists():
+                if overwrite:
+                    staging.discard(self.data_path)
+                else:  # another process has built it meanwhile
+                    self.info.read_from_directory(self.data_path)
+            try:
+                super().download_and_prepare(download_config=download_config, **kwargs)
+            except ImagenetFamilyError:
+                raise
+            except OSError as error:  # of what TFDS itself writes beside the shards
+                raise write_error(self._dataset_path, error) from error
 
     def _post_download_and_prepare_hook(self) -> None:
         staging.clear(self._dataset_path)
@@ -116,8 +178,11 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig,
     ) -> Sequence[tfds.core.SplitInfo]:
+        staging.announce(self._dataset_path, self.data_path)
         problems = tfds_compat.check()
         splits = self._split_generators(dl_manager)
+        for difference in published.differences(self.info.full_name, splits):
+            logging.warning("%s", difference)
         if problems or not all(isinstance(split, Examples) for split in splits.values()):
             for problem in problems:
                 logging.warning(
@@ -131,11 +196,13 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         stage = staging.Staging(self._dataset_path, engine.identity(plans, file_format))
         stage.open(target)
         staging.clear(self._dataset_path, keep=stage.path)
+        self.on_plan(self._build_plan(plans, stage, file_format))
         shards = engine.write_splits(
             plans,
             engine.Output(stage.path, file_format, tfds_compat.shard_namer(self)),
             shard_counter(download_config),
             workers=self.workers,
+            runner=_beam_runner(download_config),
         )
         stage.publish([name for results in shards.values() for name in results], target)
         engine.write_manifest(target, file_format, shards)
@@ -143,6 +210,35 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             tfds_compat.split_info(self, split, results.values())
             for split, results in shards.items()
         ]
+
+    def plan(
+        self,
+        *,
+        download_dir: epath.PathLike | None = None,
+        download_config: tfds.download.DownloadConfig | None = None,
+    ) -> BuildPlan:
+        """Tells what a build would do; nothing is written but the indexes of the archives.
+
+        Args:
+            download_dir: As for `download_and_prepare`.
+            download_config: As for `download_and_prepare`.
+
+        Raises:
+            ImagenetFamilyError: The build would not be possible.
+        """
+        config = download_config or tfds.download.DownloadConfig()
+        splits = self._split_generators(self._make_download_manager(download_dir, config))
+        plans = self._plan(splits, config)
+        file_format = self.info.file_format.value
+        stage = staging.Staging(self.data_path, engine.identity(plans, file_format))
+        return self._build_plan(plans, stage, file_format)
+
+    def _build_plan(
+        self, plans: list[SplitPlan], stage: staging.Staging, file_format: str
+    ) -> BuildPlan:
+        workers = self.workers or runners.default_workers()
+        estimate = preflight.estimate(plans, stage.path, file_format, workers)
+        return BuildPlan(self._dataset_path, plans, file_format, stage.path, workers, estimate)
 
     def _plan(
         self, splits: Mapping[str, Examples], download_config: tfds.download.DownloadConfig
@@ -175,6 +271,25 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             progress=progress.tfds_bars_enabled(),
             workers=self.workers,
         )
+
+
+def _log_plan(plan: BuildPlan) -> None:
+    logging.info("%s", plan)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _beam_runner(download_config: tfds.download.DownloadConfig) -> engine.Runner | None:
+    """Gives what writes the shards on a Beam runner, if the user asks for one."""
+    if download_config.beam_runner is None and download_config.beam_options is None:
+        return None
+    from imagenet_family.beam_runner import BeamRunner
+
+    return BeamRunner(download_config.beam_runner, download_config.beam_options)
 
 
 def shard_counter(

@@ -6,22 +6,18 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from etils import epath
 
-from imagenet_family import progress, runners, tar_samples
-from imagenet_family.errors import BuildError
+from imagenet_family import preflight, progress, runners
 from imagenet_family.examples import Examples, Ragged
 from imagenet_family.sharding import ShardCounter, SplitPlan
 from imagenet_family.staging import ShardTask, ensure_shard
-from imagenet_family.writers import ShardResult, is_local
+from imagenet_family.writers import ShardResult, atomic_file
 
 MANIFEST = "shards.json"
-# Bytes beside each record: TFRecord's framing, as the other formats have less or compress.
-_RECORD_OVERHEAD = 16
 # Below this, starting worker processes takes longer than they save.
 _SERIAL_BYTES = 128 << 20
 
@@ -111,11 +107,12 @@ def write_splits(
     Raises:
         ImagenetFamilyError: Input or machine do not allow it; whole shards are kept.
     """
-    plans = list(plans)
+    plans = [_as_settled(plan, output) for plan in plans]
     num_bytes = sum(plan.num_bytes for plan in plans)
-    check_space(output, plans)
+    needed = sum(preflight.file_bytes(plan, output.file_format) for plan in plans)
+    workers = worker_count(workers, num_bytes, sum(plan.num_shards for plan in plans))
+    preflight.check(output.folder, needed, workers)
     if runner is None:
-        workers = worker_count(workers, num_bytes, sum(plan.num_shards for plan in plans))
 
         def runner(tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, ShardResult]]:
             return runners.run(ensure_shard, tasks, workers=workers)
@@ -154,32 +151,27 @@ def _settle(
     num_bytes = sum(results[output.path(name)].num_bytes for name in output.names(plan))
     num_shards = count_shards(num_bytes, plan.num_examples) if count_shards else plan.num_shards
     if num_shards != plan.num_shards:
+        with atomic_file(_settled(plan, output), durable=False) as temporary:
+            temporary.write_text(str(num_shards))
         for name in output.names(plan):
-            epath.Path(output.path(name)).unlink()
+            epath.Path(output.path(name)).unlink(missing_ok=True)
         plan = plan.with_num_shards(num_shards)
         results = {task.path: result for task, result in runner(output.tasks(plan))}
     return {name: results[output.path(name)] for name in output.names(plan)}
 
 
-def check_space(output: Output, plans: Iterable[Plan]) -> None:
-    """Checks that plans fit on the disk, counting what is already written.
+def _as_settled(plan: Plan, output: Output) -> Plan:
+    """Gives a plan with the number of shards that a stopped build has found to be right."""
+    note = _settled(plan, output)
+    try:
+        num_shards = int(note.read_bytes())
+    except (OSError, ValueError):
+        return plan
+    return plan.with_num_shards(num_shards) if 1 <= num_shards <= plan.num_examples else plan
 
-    Raises:
-        BuildError: It does not.
-    """
-    folder = output.folder
-    if not is_local(folder):
-        return
-    is_tar = output.file_format == tar_samples.FORMAT
-    overhead = tar_samples.MAX_OVERHEAD if is_tar else _RECORD_OVERHEAD
-    needed = sum(plan.num_bytes + overhead * plan.num_examples for plan in plans)
-    written = sum(path.stat().length for path in folder.iterdir())
-    free = shutil.disk_usage(folder).free
-    if needed - written > free:
-        raise BuildError(
-            f"{os.fspath(folder)} has {free:,} bytes free, and {needed - written:,} more are "
-            "needed. Make space or choose another folder; nothing was written yet."
-        )
+
+def _settled(plan: Plan, output: Output) -> epath.Path:
+    return output.folder / f"settled.{plan.split}"
 
 
 def identity(plans: Iterable[SplitPlan], file_format: str) -> str:
@@ -201,7 +193,11 @@ def identity(plans: Iterable[SplitPlan], file_format: str) -> str:
 def write_manifest(
     folder: epath.Path, file_format: str, splits: Mapping[str, Mapping[str, ShardResult]]
 ) -> None:
-    """Records what every shard holds, for `imagenet-family verify`."""
+    """Records what every shard holds, for `imagenet-family verify`.
+
+    Raises:
+        BuildError: The file cannot be written.
+    """
     manifest = {
         "file_format": file_format,
         "splits": {
@@ -209,4 +205,5 @@ def write_manifest(
             for split, shards in splits.items()
         },
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    with atomic_file(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1))

@@ -4,6 +4,9 @@ The folder stands beside the dataset's own and is named after the plan's identit
 another plan (other archive, other format, other count) are never found there. Beside each shard
 that is whole stands a small file that says what it holds; a shard without one, or which does not
 hold that, is written again.
+
+The temporary folder that becomes the dataset has a random name, so each build marks the one that
+it uses; the next one clears away those that killed builds have left.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Iterator
 
 import filelock
@@ -24,6 +28,7 @@ from imagenet_family.examples import Examples
 from imagenet_family.writers import (
     TEMPORARY_SUFFIX,
     ShardResult,
+    atomic_file,
     is_local,
     write_error,
     write_shard,
@@ -31,6 +36,10 @@ from imagenet_family.writers import (
 
 _RESULT_SUFFIX = ".json"
 _TARGET_PREFIX = "target."
+_UNPLANNED = "unplanned"
+_REPLACED = "replaced"
+# Workers of a killed build look this often at most, in seconds, whether their parent is alive.
+_WORKERS_LINGER = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,23 +58,26 @@ def ensure_shard(task: ShardTask) -> ShardResult:
         ImagenetFamilyError: See `write_shard`.
     """
     path = epath.Path(task.path)
-    note = path.parent / (path.name + _RESULT_SUFFIX)
-    noted = _read_result(note)
+    noted = noted_result(path)
     if noted is not None and _holds(path, task.file_format, noted):
         return noted
     result = write_shard(task.examples, path, task.file_format)
-    try:
-        note.write_text(json.dumps(dataclasses.asdict(result), sort_keys=True))
-    except OSError as error:
-        raise write_error(note, error) from error
+    with atomic_file(_note(path), durable=False) as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(result), sort_keys=True))
     return result
 
 
-def _read_result(note: epath.Path) -> ShardResult | None:
+def noted_result(shard: epath.PathLike) -> ShardResult | None:
+    """Gives what the note beside a shard says that it holds; None if there is no such note."""
+    # Whatever the note holds, it only counts if the shard's own content agrees.
     try:
-        return ShardResult(**json.loads(note.read_text()))
-    except (OSError, ValueError, TypeError):
+        return ShardResult(**json.loads(_note(epath.Path(shard)).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+
+
+def _note(shard: epath.Path) -> epath.Path:
+    return shard.parent / f"{shard.name}{_RESULT_SUFFIX}"
 
 
 def _holds(path: epath.Path, file_format: str, noted: ShardResult) -> bool:
@@ -86,9 +98,10 @@ class Staging:
 
     def __init__(self, dataset: epath.Path, identity: str) -> None:
         self.path = dataset.parent / f"{_prefix(dataset)}{identity[:16]}"
+        self._unplanned = _unplanned(dataset)
 
     def open(self, target: epath.Path) -> None:
-        """Makes the folder and clears away what killed builds left.
+        """Makes the folder and clears away what killed builds left, in it and beside it.
 
         Args:
             target: The temporary folder that `publish` will fill.
@@ -99,11 +112,14 @@ class Staging:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for path in self.path.iterdir():
-                if path.name.startswith(_TARGET_PREFIX):
+                if path.name.startswith(_TARGET_PREFIX) and path.name != _marker(target):
+                    self._recover(path)
                     _remove_target(path)
                 elif path.name.endswith(TEMPORARY_SUFFIX):
-                    path.unlink()
-            (self.path / f"{_TARGET_PREFIX}{target.name}").touch()
+                    path.unlink(missing_ok=True)
+            (self.path / _marker(target)).touch()
+            # From here on this mark is the one that counts.
+            (self._unplanned / _marker(target)).unlink(missing_ok=True)
         except OSError as error:
             raise write_error(self.path, error) from error
 
@@ -122,17 +138,67 @@ class Staging:
         except OSError as error:
             raise write_error(target, error) from error
 
+    def _recover(self, marker: epath.Path) -> None:
+        """Takes back shards that a killed build had to move, for want of hard links."""
+        target = _target_of(marker)
+        if not target.exists():
+            return
+        for path in target.iterdir():
+            noted = _note(self.path / path.name).exists()
+            if noted and not (self.path / path.name).exists():
+                path.rename(self.path / path.name)
+
+
+def announce(dataset: epath.Path, target: epath.Path) -> None:
+    """Marks the temporary folder of a build whose plan is not made yet.
+
+    Args:
+        dataset: Where the finished dataset will be.
+        target: The folder.
+
+    Raises:
+        BuildError: The mark cannot be written.
+    """
+    folder = _unplanned(dataset)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _marker(target)).touch()
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def discard(dataset: epath.Path) -> None:
+    """Removes a prepared dataset; killed half-way, it leaves nothing that looks prepared.
+
+    Raises:
+        BuildError: It cannot be removed.
+    """
+    replaced = dataset.parent / f"{_prefix(dataset)}{_REPLACED}"
+    try:
+        _remove_tree(replaced)
+        dataset.rename(replaced)
+        _remove_tree(replaced)
+    except OSError as error:
+        raise write_error(dataset, error) from error
+
 
 def clear(dataset: epath.Path, *, keep: epath.Path | None = None) -> None:
-    """Removes all staging folders of a dataset but one, with what their builds left behind."""
+    """Removes all staging folders of a dataset but one, with what their builds left behind.
+
+    Raises:
+        BuildError: Something cannot be removed.
+    """
     if not dataset.parent.exists():
         return
-    for folder in dataset.parent.iterdir():
-        if folder.name.startswith(_prefix(dataset)) and folder != keep:
-            for path in folder.iterdir():
-                if path.name.startswith(_TARGET_PREFIX):
-                    _remove_target(path)
-            folder.rmtree(missing_ok=True)
+    try:
+        for folder in dataset.parent.iterdir():
+            if folder.name.startswith(_prefix(dataset)) and folder != keep:
+                for path in folder.iterdir():
+                    if path.name.startswith(_TARGET_PREFIX):
+                        _remove_target(path)
+                _remove_tree(folder)
+    except OSError as error:
+        raise write_error(dataset, error) from error
 
 
 @contextlib.contextmanager
@@ -170,10 +236,33 @@ def _prefix(dataset: epath.Path) -> str:
     return f"partial.{dataset.name}."
 
 
+def _unplanned(dataset: epath.Path) -> epath.Path:
+    return dataset.parent / f"{_prefix(dataset)}{_UNPLANNED}"
+
+
+def _marker(target: epath.Path) -> str:
+    return f"{_TARGET_PREFIX}{target.name}"
+
+
+def _target_of(marker: epath.Path) -> epath.Path:
+    return marker.parent.parent / marker.name.removeprefix(_TARGET_PREFIX)
+
+
 def _remove_target(marker: epath.Path) -> None:
-    target = marker.parent.parent / marker.name.removeprefix(_TARGET_PREFIX)
-    target.rmtree(missing_ok=True)
-    marker.unlink()
+    _remove_tree(_target_of(marker))
+    marker.unlink(missing_ok=True)
+
+
+def _remove_tree(folder: epath.Path) -> None:
+    give_up = time.monotonic() + _WORKERS_LINGER
+    while True:
+        try:
+            folder.rmtree(missing_ok=True)
+            return
+        except OSError:  # a worker of a killed build may still be writing there
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.1)
 
 
 def _link(source: epath.Path, target: epath.Path) -> None:

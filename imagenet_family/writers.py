@@ -119,8 +119,13 @@ def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> S
 
 
 @contextlib.contextmanager
-def atomic_file(path: epath.Path) -> Iterator[epath.Path]:
+def atomic_file(path: epath.Path, *, durable: bool = True) -> Iterator[epath.Path]:
     """Gives a temporary name beside `path` that becomes `path` if all goes well.
+
+    Args:
+        path: The file.
+        durable: Whether to wait until the content is on the disk, so that it survives a loss of
+            power. It is not needed where a file is checked before it is believed.
 
     Raises:
         BuildError: Instead of an `OSError`, with the file and what to do.
@@ -128,7 +133,7 @@ def atomic_file(path: epath.Path) -> Iterator[epath.Path]:
     temporary = path.parent / f"{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     try:
         yield temporary
-        if is_local(temporary):
+        if durable and is_local(temporary):
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)

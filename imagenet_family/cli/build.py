@@ -5,6 +5,7 @@ A build that was stopped goes on where it was: run the same command again.
 Examples:
   imagenet-family build imagenet_v2/threshold-0.7
   imagenet-family build imagenet2012 --manual_dir /archives --file_format array_record
+  imagenet-family build imagenet2012 --manual_dir /archives --dry_run
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from imagenet_family import preflight
 from imagenet_family.cli import arguments
 from imagenet_family.errors import BuildError, UsageError
 
 if TYPE_CHECKING:
-    from imagenet_family.builder import ArchiveBuilder
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from imagenet_family.builder import ArchiveBuilder, BuildPlan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ignore_duplicates", action="store_true", help="keep the first of images of one name"
     )
     parser.add_argument(
+        "--beam_pipeline_options",
+        help="write the shards with Apache Beam; as in tfds build: runner=DataflowRunner,project=…",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="delete a prepared dataset and build it again"
     )
     parser.add_argument(
         "--fail_if_exists", action="store_true", help="stop if a dataset is already prepared"
+    )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="only print what would be built; the indexes of the archives are kept",
     )
 
 
@@ -53,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         "ignore_duplicates": args.ignore_duplicates,
         "max_shard_size": args.max_shard_size_mb and args.max_shard_size_mb << 20,
         "download_mode": tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if args.overwrite else None,
+        "beam_options": _beam_options(args.beam_pipeline_options),
     }
     download_config = tfds.download.DownloadConfig(
         **{name: value for name, value in config.items() if value is not None}
@@ -60,6 +74,12 @@ def run(args: argparse.Namespace) -> int:
     for builder in arguments.builders(args, file_format=_file_format(args)):
         if args.fail_if_exists and builder.is_prepared():
             raise BuildError(f"{builder.data_dir} exists already, and --fail_if_exists is given.")
+        if args.dry_run:
+            plan = builder.plan(download_dir=args.download_dir, download_config=download_config)
+            _print_plan(plan)
+            preflight.check(plan.folder, plan.estimate.needed, plan.workers)
+            continue
+        builder.on_plan = _print_plan
         try:
             builder.download_and_prepare(
                 download_dir=args.download_dir, download_config=download_config
@@ -81,6 +101,19 @@ def _file_format(args: argparse.Namespace) -> str | None:
             f"There is no file format {args.file_format!r}; there are {', '.join(formats)}."
         )
     return args.file_format
+
+
+def _beam_options(flags: str | None) -> PipelineOptions | None:
+    """Reads `name=value,name=value`, as `tfds build` does."""
+    if not flags:
+        return None
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    return PipelineOptions([f"--{flag}" for flag in flags.split(",")])
+
+
+def _print_plan(plan: BuildPlan) -> None:
+    print(plan, flush=True)
 
 
 def report(builder: ArchiveBuilder) -> None:
