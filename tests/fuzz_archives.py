@@ -37,7 +37,7 @@ def tarfile_members(data: bytes, nested: bool = False) -> list[Member]:
             name = path.rpartition("/")[2]
             if file is None or path.startswith(".") or name.startswith(".") or name.endswith("~"):
                 continue
-            if "__MACOSX" in path.split("/"):
+            if "__MACOSX" in path.split("/")[:-1]:
                 continue
             content = file.read()
             if not nested and info.name.endswith(".tar"):

@@ -197,7 +197,7 @@ def split_path(path: bytes) -> tuple[str, bytes] | None:
         parts[0].startswith(b".")
         or name.startswith(b".")
         or name.endswith(b"~")
-        or b"__MACOSX" in parts
+        or b"__MACOSX" in parts[:-1]
     ):
         return None
     return directory, name

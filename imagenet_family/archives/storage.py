@@ -250,10 +250,15 @@ def write_whole(path: str, pieces: Iterable[Any]) -> None:
     """
     if is_remote(path):
         fs, name = _filesystem(path)
-        # Object stores show an object only when it is closed.
-        with fs.transaction, fs.open(name, "wb") as file:
+        file = fs.open(name, "wb", autocommit=False)
+        try:
             for piece in pieces:
                 file.write(piece)
+            file.close()
+            file.commit()
+        except BaseException:
+            file.discard()
+            raise
         return
     directory = Path(path).parent
     directory.mkdir(parents=True, exist_ok=True)

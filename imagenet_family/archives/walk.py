@@ -108,7 +108,7 @@ class RegionWalk:
                     data = position + BLOCK
                     following = data + ((size + 511) & -512)
                     usual = header[156] == 0x30 and size >= 0 and following <= region_end
-                    usual = usual and len(header) == BLOCK
+                    usual = usual and header[135] <= 0x20 and len(header) == BLOCK
                 except (ValueError, IndexError):
                     usual = False
                 if not usual or (outer and b".tar" in header[:100]):

@@ -1,0 +1,9 @@
+"""A bounded run of the fuzzer; `python tests/fuzz_archives.py` runs as many cases as wanted."""
+
+import fuzz_archives
+
+
+def test_damaged_archives_and_saved_indexes():
+    results = fuzz_archives.run(seed=1_000_000, count=2500)
+    assert results["members"] > 200
+    assert results["refused"] > 200

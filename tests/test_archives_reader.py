@@ -1,0 +1,141 @@
+"""Reading members: right bytes or an error, from any thread and process."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from archive_cases import pack
+from fuzz_archives import indexed_members, tarfile_members
+
+from imagenet_family.archives import ArchiveReader, index_archive
+from imagenet_family.errors import ArchiveError, MissingFileError
+
+ENTRIES = [(f"n{i}.JPEG", os.urandom(100 + 37 * i)) for i in range(80)]
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    path = tmp_path / "val.tar"
+    path.write_bytes(pack(ENTRIES))
+    return path
+
+
+@pytest.fixture
+def index(archive):
+    return index_archive(archive, progress=False)
+
+
+@pytest.fixture
+def reader(index):
+    with ArchiveReader(index.path, index.fingerprint, index.source) as reader:
+        yield reader
+
+
+def place(index, i):
+    return index.offsets[i], index.sizes[i], index.checks[i], index.member_name(i)
+
+
+def test_reads(index, reader):
+    for i, (_, data) in enumerate(ENTRIES):
+        found = reader.read(*place(index, i))
+        assert type(found) is bytes
+        assert found == data
+
+
+def test_threads(index, reader):
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: reader.read(*place(index, i % 80)), range(800)))
+    assert found == [ENTRIES[i % 80][1] for i in range(800)]
+
+
+def _read_in_child(reader, places):
+    return [reader.read(*p) for p in places]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes(index, reader, method):
+    reader.read(*place(index, 0))
+    places = [place(index, i) for i in range(80)]
+    context = multiprocessing.get_context(method)
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        found = pool.submit(_read_in_child, reader, places).result()
+    assert found == [data for _, data in ENTRIES]
+
+
+def test_pickles_small(index, reader):
+    reader.read(*place(index, 0))
+    copy = pickle.loads(pickle.dumps(reader))
+    assert len(pickle.dumps(reader)) < 500
+    assert copy.read(*place(index, 5)) == ENTRIES[5][1]
+    copy.close()
+    assert copy.read(*place(index, 6)) == ENTRIES[6][1], "opens again"
+    copy.close()
+
+
+def test_index_pickles(index):
+    copy = pickle.loads(pickle.dumps(index))
+    assert indexed_members(copy) == tarfile_members(Path(index.path).read_bytes())
+
+
+def test_many_readers_leave_no_files_open(index):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        with ArchiveReader(index.path, index.fingerprint) as reader:
+            reader.read(*place(index, 0))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_archive_is_gone(archive, index, reader):
+    archive.unlink()
+    with pytest.raises(MissingFileError, match=r"val\.tar"):
+        reader.read(*place(index, 0))
+
+
+def test_archive_changed_before_the_first_read(archive, index, reader):
+    archive.write_bytes(pack(ENTRIES[::-1]))
+    os.utime(archive, ns=(0, 5))
+    with pytest.raises(ArchiveError, match="changed since it was indexed"):
+        reader.read(*place(index, 0))
+
+
+def test_archive_written_to_between_reads(archive, index, reader):
+    reader.read(*place(index, 0))
+    with archive.open("r+b") as file:
+        file.seek(int(index.offsets[9]))
+        file.write(b"other bytes")
+    os.utime(archive, ns=(0, 5))
+    with pytest.raises(ArchiveError, match="changed since it was indexed"):
+        reader.read(*place(index, 9))
+
+
+def test_archive_with_other_members_but_same_size_and_time(archive, index, reader):
+    status = archive.stat()
+    archive.write_bytes(pack(ENTRIES[::-1]))
+    os.utime(archive, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(ArchiveError, match=r"member 'n7\.JPEG' at offset .*the header"):
+        reader.read(*place(index, 7))
+
+
+def test_archive_that_became_shorter(archive, index, reader):
+    reader.read(*place(index, 0))
+    os.truncate(archive, 20_000)
+    with pytest.raises(ArchiveError, match=r"n79\.JPEG"):
+        reader.read(*place(index, 79))
+
+
+@pytest.mark.parametrize(
+    "offset, size", [(0, 5), (511, 1), (-1, 5), (512, -1), (512, 1 << 60), (1 << 60, 1)]
+)
+def test_places_outside_the_archive(reader, offset, size):
+    with pytest.raises(ArchiveError, match="member 'x'"):
+        reader.read(offset, size, 0, "x")
+
+
+def test_numpy_and_python_numbers(index, reader):
+    offset, size, check, _ = place(index, 3)
+    assert reader.read(int(offset), int(size), int(check)) == ENTRIES[3][1]
+    assert reader.read(np.int64(offset), np.int64(size), np.uint32(check)) == ENTRIES[3][1]
