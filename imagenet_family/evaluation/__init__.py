@@ -4,7 +4,8 @@
     result = multilabel_accuracy(labels, {"ILSVRC2012_val_00000001.JPEG": 65, ...})
     result.value, result.interval, result.per_class.worst(10)
 
-Predictions are class ids, wnids, or logits; `as_predictions` says in which shapes.
+Predictions are class ids, wnids, or logits; `as_predictions` says in which shapes. `evaluate` runs
+a model over whole datasets, and `write_report` makes a page of what comes out.
 """
 
 from imagenet_family.evaluation.compare import METRICS, PairedDifference, compare
@@ -19,6 +20,8 @@ from imagenet_family.evaluation.gap import (
 from imagenet_family.evaluation.intervals import Interval
 from imagenet_family.evaluation.io import read_predictions, write_template
 from imagenet_family.evaluation.label_columns import Labels, LabelSets
+from imagenet_family.evaluation.label_sources import LabelledSplit, read_splits
+from imagenet_family.evaluation.matching import PredictionFile, match
 from imagenet_family.evaluation.metrics import (
     confusion_pairs,
     imagenet_m,
@@ -29,6 +32,7 @@ from imagenet_family.evaluation.metrics import (
     top5,
 )
 from imagenet_family.evaluation.predictions import Predictions, as_predictions
+from imagenet_family.evaluation.report import write_report
 from imagenet_family.evaluation.results import (
     Accuracy,
     ClassAccuracy,
@@ -38,6 +42,8 @@ from imagenet_family.evaluation.results import (
     Mistake,
     PerClass,
 )
+from imagenet_family.evaluation.run import evaluate
+from imagenet_family.evaluation.suite import Evaluation, measure
 
 __all__ = [
     "METRICS",
@@ -46,28 +52,36 @@ __all__ = [
     "ClassAccuracy",
     "ConfusionPair",
     "EffectiveRobustness",
+    "Evaluation",
     "Exclusion",
     "ImagenetM",
     "Interval",
     "LabelSets",
+    "LabelledSplit",
     "Labels",
     "Line",
     "Mistake",
     "PairedDifference",
     "PerClass",
+    "PredictionFile",
     "Predictions",
     "V2Gap",
     "as_predictions",
     "compare",
     "confusion_pairs",
+    "evaluate",
     "fit_line",
     "imagenet_m",
+    "match",
+    "measure",
     "multilabel_accuracy",
     "per_class_accuracy",
     "read_predictions",
+    "read_splits",
     "real_accuracy",
     "top1",
     "top5",
     "v2_gap",
+    "write_report",
     "write_template",
 ]

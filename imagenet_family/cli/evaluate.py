@@ -1,0 +1,98 @@
+"""Measures models on datasets: predictions in, numbers with intervals and a report out.
+
+Labels come from the prepared datasets in data_dir or from the archives in manual_dir; no image is
+read for them. Predictions are CSV, JSON lines, Parquet or NPZ files with a column file_name and one
+of prediction, top5 and logits; `imagenet-family predictions-template` writes the file names. Files
+of one MODEL are taken together: one for each dataset, or one for all. A FILE without a name is a
+model of its own, called as the file is.
+
+Examples:
+  imagenet-family evaluate imagenet2012 --predictions val.csv
+  imagenet-family evaluate imagenet2012 imagenet_v2/matched-frequency --manual_dir /archives
+      --predictions resnet50=val.csv resnet50=v2.csv vit=vit.npz --report report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+
+from etils import epath
+
+from imagenet_family.cli import arguments
+from imagenet_family.errors import BuildError, UsageError
+
+_MODEL_AND_FILE = re.compile(r"(?P<model>[^=/\\]+)=(?P<path>.+)", re.DOTALL)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `imagenet-family evaluate`."""
+    arguments.add_names(parser)
+    parser.add_argument(
+        "--predictions",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="[MODEL=]FILE",
+        help="prediction files, each with the name of its model",
+    )
+    arguments.add_folders(parser)
+    parser.add_argument("--report", metavar="HTML", help="write a report, one file to open or send")
+    parser.add_argument("--json", metavar="JSON", help="write all numbers")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `imagenet-family evaluate`."""
+    from imagenet_family import evaluation
+    from imagenet_family.evaluation import summary
+
+    files = read_files(args.predictions)
+    splits = evaluation.read_splits(
+        args.names,
+        data_dir=args.data_dir,
+        manual_dir=args.manual_dir,
+        download_dir=args.download_dir,
+        verify_checksums=False if args.no_verify_checksums else None,
+    )
+    predictions = {model: evaluation.match(model, each, splits) for model, each in files.items()}
+    found = evaluation.measure(splits, predictions)
+    print(summary.as_text(found))
+    if args.json:
+        _write(args.json, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+    if args.report:
+        evaluation.write_report(args.report, found, splits)
+        print(f"\nReport: {args.report}")
+    return 0
+
+
+def read_files(texts: Sequence[str]) -> dict[str, list]:
+    """Reads the files of `--predictions`, by model.
+
+    Raises:
+        UsageError: A file is given twice.
+        ImagenetFamilyError: A file is missing or damaged.
+    """
+    from imagenet_family import evaluation
+
+    files: dict[str, list[evaluation.PredictionFile]] = {}
+    for text in dict.fromkeys(texts):
+        match = _MODEL_AND_FILE.fullmatch(text)
+        path = match["path"] if match else text
+        model = match["model"] if match else epath.Path(text).stem
+        if not match and model in files:
+            raise UsageError(
+                f"{text}: a model is called {model!r} already. Give files their model's name: "
+                "--predictions MODEL=FILE."
+            )
+        read = evaluation.PredictionFile(path, evaluation.read_predictions(path))
+        files.setdefault(model, []).append(read)
+    return files
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        epath.Path(path).write_text(text)
+    except OSError as error:
+        raise BuildError(f"{path} cannot be written: {error}.") from error

@@ -1,0 +1,111 @@
+"""Which predictions belong to which split: a model may have one file for all, or one for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from imagenet_family.errors import EvaluationError
+from imagenet_family.evaluation.label_columns import some
+from imagenet_family.evaluation.label_sources import LabelledSplit
+from imagenet_family.evaluation.predictions import Predictions
+from imagenet_family.labels import validation_image_names
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PredictionFile:
+    """Predictions with the file that they come from, for messages."""
+
+    path: str
+    predictions: Predictions
+
+
+def match(
+    model: str, files: Sequence[PredictionFile], splits: Sequence[LabelledSplit]
+) -> list[Predictions]:
+    """Gives a model's predictions on each split, in the order of its labels.
+
+    A split is matched with the file that has all of its images; if there is none, with all files
+    together. The images of one dataset's configs can have the same names, so that is the order.
+
+    Args:
+        model: Name of the model, for messages.
+        files: Its predictions.
+        splits: The splits.
+
+    Raises:
+        EvaluationError: An image has no prediction, or several that differ; or a file has
+            predictions for images that none of the splits has.
+    """
+    _check_names(model, files, splits)
+    tables = [_Table(file) for file in files]
+    matched = [_match(model, tables, split) for split in splits]
+    for table in tables:
+        if not table.used:
+            raise EvaluationError(
+                f"{table.path}: none of its {len(table.row_of):,} images, such as "
+                f"{some(list(table.row_of)[:1])}, is in {', '.join(s.title for s in splits)}. "
+                "Name the dataset that it is for."
+            )
+    return matched
+
+
+class _Table:
+    """A file with its rows by file name, and whether any split took predictions from it."""
+
+    def __init__(self, file: PredictionFile) -> None:
+        self.path = file.path
+        self.top_k = file.predictions.top_k
+        self.row_of = {name: row for row, name in enumerate(file.predictions.file_names)}
+        self.used = False
+
+
+def _check_names(
+    model: str, files: Sequence[PredictionFile], splits: Sequence[LabelledSplit]
+) -> None:
+    # A dataset may have a part of the validation images: predictions for the rest are welcome.
+    known = {name.decode() for name in validation_image_names().tolist()}
+    for split in splits:
+        known.update(split.labels.file_name)
+    for file in files:
+        extra = [name for name in file.predictions.file_names if name not in known]
+        if extra:
+            raise EvaluationError(
+                f"{file.path}: {len(extra):,} of the {len(file.predictions):,} predictions of "
+                f"{model!r} are for images that are in none of "
+                f"{', '.join(split.title for split in splits)}: {some(extra)}. Name the dataset "
+                "that they are for as well, or remove them."
+            )
+
+
+def _match(model: str, tables: Sequence[_Table], split: LabelledSplit) -> Predictions:
+    names = split.labels.file_name
+    whole = [table for table in tables if all(name in table.row_of for name in names)]
+    chosen = whole or [table for table in tables if any(name in table.row_of for name in names)]
+    missing = [name for name in names if not any(name in table.row_of for table in chosen)]
+    if missing:
+        raise EvaluationError(
+            f"{model!r} has no prediction for {len(missing):,} of the {len(names):,} images of "
+            f"{split.title}: {some(missing)}. Looked in {', '.join(t.path for t in tables)}. "
+            "Predict every image; if a model's predictions are in several files, give them one "
+            "name: --predictions MODEL=FILE MODEL=FILE."
+        )
+    k = min(table.top_k.shape[1] for table in chosen)
+    top_k = np.full((len(names), k), -1, np.int64)
+    for table in chosen:
+        table.used = True
+        at = np.array([table.row_of.get(name, -1) for name in names])
+        here = at >= 0
+        values = table.top_k[at, :k]
+        differ = here & (top_k[:, 0] >= 0) & (top_k != values).any(axis=1)
+        if differ.any():
+            repeated = [names[row] for row in np.flatnonzero(differ)[:6].tolist()]
+            raise EvaluationError(
+                f"{model!r} has different predictions for {np.count_nonzero(differ):,} images of "
+                f"{split.title} in {', '.join(t.path for t in chosen)}: {some(repeated)}. Give "
+                "each image one prediction."
+            )
+        top_k[here] = values[here]
+    return Predictions(top_k, names)

@@ -1,0 +1,188 @@
+"""The report: an evaluation as one HTML file, for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from imagenet_family.errors import BuildError, UsageError
+from imagenet_family.evaluation import plots, summary
+from imagenet_family.evaluation.label_sources import IMAGENET_M, LabelledSplit
+from imagenet_family.evaluation.results import Mistake, PerClass
+from imagenet_family.evaluation.suite import Evaluation, SplitSummary
+from imagenet_family.evaluation.thumbnails import Place, thumbnails
+from imagenet_family.labels import class_names, wnids
+
+MAX_BYTES = 1_900_000
+"""Most bytes of a report; thumbnails take what the rest leaves."""
+
+_TEMPLATE = "report.html.j2"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A class in the table of all classes: each model's accuracy on each split, None without."""
+
+    class_id: int
+    cells: list[int | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Missed:
+    """An image of ImageNet-M that a model gets wrong, with what each model predicts, by model.
+
+    A model that gets it right has no entry.
+    """
+
+    mistake: Mistake
+    predicted: dict[str, int]
+
+
+def write_report(
+    path: epath.PathLike, evaluation: Evaluation, splits: Sequence[LabelledSplit] = ()
+) -> None:
+    """Writes an evaluation as one HTML file that needs no network.
+
+    Args:
+        path: The file to write; one that is there is replaced.
+        evaluation: What to show.
+        splits: The splits that were measured on, for thumbnails of their images, as far as these
+            are at hand.
+
+    Raises:
+        UsageError: Jinja2 or matplotlib are not installed.
+        BuildError: The file cannot be written.
+    """
+    html = render(evaluation, splits).encode("utf-8", "replace")
+    try:
+        epath.Path(path).write_bytes(html)
+    except OSError as error:
+        raise BuildError(f"{path} cannot be written: {error}.") from error
+
+
+def render(evaluation: Evaluation, splits: Sequence[LabelledSplit] = ()) -> str:
+    """Gives the report as HTML; see `write_report`."""
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ImportError:
+        raise UsageError(
+            "The report is made with Jinja2: pip install 'imagenet-family[report]'."
+        ) from None
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    source = importlib.resources.files("imagenet_family.evaluation") / _TEMPLATE
+    template = environment.from_string(source.read_text("utf-8"))
+    content = _content(evaluation, Markup)
+    bare = template.render(content, pictures={})
+    room = MAX_BYTES - len(bare.encode("utf-8", "replace"))
+    made = thumbnails(splits, _wanted(evaluation, content), room)
+    return template.render(content, pictures=_pictures(made))
+
+
+def _pictures(made: dict[Place, str]) -> dict[Place, tuple[int, str]]:
+    """Numbers the pictures; one that is shown several times is in the file once."""
+    numbers: dict[str, int] = {}
+    return {place: (numbers.setdefault(url, len(numbers)), url) for place, url in made.items()}
+
+
+def _content(evaluation: Evaluation, markup: Any) -> dict[str, Any]:
+    by_class = _splits_with_classes(evaluation)
+    return {
+        "evaluation": evaluation,
+        "summary": summary,
+        "rows": summary.rows(evaluation),
+        "exclusions": summary.exclusions(evaluation),
+        "methods": summary.methods(evaluation),
+        "without_images": [
+            (split, len(summary.classes_without_images(evaluation.result(model, split))))
+            for split in evaluation.splits
+            for model in evaluation.models[:1]
+        ],
+        "by_class": by_class,
+        "curves": [
+            markup(_curves(evaluation, split, number)) for number, split in enumerate(by_class)
+        ],
+        "classes": _classes(evaluation, by_class),
+        "missed": _missed(evaluation),
+        "m_split": next((s for s in evaluation.splits if s.split == IMAGENET_M), None),
+        "scatter": markup(plots.v2_scatter(evaluation.gaps, evaluation.models))
+        if evaluation.gaps
+        else None,
+        "names": class_names(),
+        "wnids": wnids(),
+        "colours": plots.NUM_COLOURS,
+    }
+
+
+def _splits_with_classes(evaluation: Evaluation) -> list[SplitSummary]:
+    """Gives the splits to show class by class, without those that repeat another's numbers."""
+    shown: dict[bytes, SplitSummary] = {}
+    for split in evaluation.splits:
+        if split.split != IMAGENET_M:
+            counts = [_per_class(evaluation, model, split) for model in evaluation.models]
+            content = b"".join(c.correct.tobytes() + c.total.tobytes() for c in counts)
+            shown.setdefault(content, split)
+    return list(shown.values())
+
+
+def _per_class(evaluation: Evaluation, model: str, split: SplitSummary) -> PerClass:
+    return evaluation.result(model, split).metrics["per_class_accuracy"].per_class
+
+
+def _curves(evaluation: Evaluation, split: SplitSummary, number: int) -> str:
+    accuracies = {}
+    for model in evaluation.models:
+        per_class = _per_class(evaluation, model, split)
+        accuracies[model] = per_class.accuracy[per_class.total > 0]
+    title = f"Top-1 accuracy of each class, {split.title}"
+    return plots.class_curves(accuracies, evaluation.models, number, title)
+
+
+def _classes(evaluation: Evaluation, splits: Sequence[SplitSummary]) -> list[_Row]:
+    columns = [
+        _per_class(evaluation, model, split).accuracy
+        for split in splits
+        for model in evaluation.models
+    ]
+    if not columns:
+        return []
+    table = np.stack(columns, axis=1)
+    return [
+        _Row(class_id, [None if np.isnan(x) else round(100 * x) for x in row])
+        for class_id, row in enumerate(table.tolist())
+        if not np.isnan(row).all()
+    ]
+
+
+def _missed(evaluation: Evaluation) -> list[_Missed]:
+    missed: dict[str, _Missed] = {}
+    for result in evaluation.results:
+        if result.split != IMAGENET_M:
+            continue
+        for mistake in result.metrics[IMAGENET_M].mistakes:
+            entry = missed.setdefault(mistake.file_name, _Missed(mistake, {}))
+            entry.predicted[result.model] = mistake.predicted
+    return [missed[name] for name in sorted(missed)]
+
+
+def _wanted(evaluation: Evaluation, content: dict[str, Any]) -> Iterator[Place]:
+    """Gives the images to show, the most important first: one of every list before the second."""
+    if content["m_split"]:
+        for entry in content["missed"]:
+            yield content["m_split"].dataset, IMAGENET_M, entry.mistake.file_name
+    lists = []
+    for split in content["by_class"]:
+        for result in (evaluation.result(model, split) for model in evaluation.models):
+            lists += [(split, entry.file_names) for entry in result.confusions]
+            lists += [(split, [name for name, _ in entry.mistakes]) for entry in result.worst]
+    for turn in range(max((len(names) for _, names in lists), default=0)):
+        for split, names in lists:
+            if turn < len(names):
+                yield split.dataset, split.split, names[turn]

@@ -1,0 +1,71 @@
+"""Small pictures of the images that a report speaks of."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+
+from imagenet_family import images
+from imagenet_family.errors import ImageError, ImagenetFamilyError
+from imagenet_family.evaluation.label_sources import LabelledSplit
+
+_SIDE = 88  # pixels, drawn at most half as large as that on screens of double density
+_QUALITY = 55
+_MARKUP = 300  # bytes around a picture in the page
+_MAX_PIXELS = 100_000_000
+
+Place = tuple[str, str, str]
+"""Dataset, split and file name of an image."""
+
+
+def thumbnails(
+    splits: Sequence[LabelledSplit], wanted: Iterable[Place], max_bytes: int
+) -> dict[Place, str]:
+    """Gives images as `data:` URLs, as many as fit.
+
+    Images that cannot be read or decoded are left out: their names and labels are in the report.
+
+    Args:
+        splits: Where the images are.
+        wanted: The images, the most important ones first.
+        max_bytes: Most characters of all URLs together.
+    """
+    by_name = {(split.dataset, split.split): split for split in splits if split.image is not None}
+    rows = {
+        key: {name: row for row, name in enumerate(split.labels.file_name)}
+        for key, split in by_name.items()
+    }
+    made: dict[Place, str] = {}
+    for place in dict.fromkeys(wanted):
+        split = by_name.get(place[:2])
+        if split is None:
+            continue
+        try:
+            url = _data_url(split.image(rows[place[:2]][place[2]]))
+        except ImagenetFamilyError:
+            continue
+        if url not in made.values():
+            max_bytes -= len(url) + _MARKUP
+        if max_bytes < 0:
+            break
+        made[place] = url
+    return made
+
+
+def _data_url(data: bytes) -> str:
+    from PIL import Image
+
+    width, height = images.dimensions(data)
+    if width * height > _MAX_PIXELS:
+        raise ImageError(f"{width} x {height} pixels are too many for a thumbnail.")
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            image.draft("RGB", (_SIDE * 2, _SIDE * 2))
+            small = image.convert("RGB")
+            small.thumbnail((_SIDE, _SIDE))
+            out = io.BytesIO()
+            small.save(out, "WEBP", quality=_QUALITY)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(str(error)) from error
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
