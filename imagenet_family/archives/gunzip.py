@@ -53,9 +53,16 @@ def plain_tar(source: str, cache_dir: str | None, progress: bool) -> str:
         with storage.exclusive(lock) as alone:
             if not storage.exists(target):
                 if alone:
-                    storage.remove_all(cache_dir, prefix=saved.cache_name(source, "-"))
+                    _remove_older(Path(cache_dir), saved.cache_name(source, "-"))
                 _decompress(file, source, target, progress)
         return target
+
+
+def _remove_older(folder: Path, prefix: str) -> None:
+    """Removes copies of what the archive was before, and what killed processes left."""
+    for entry in folder.iterdir():
+        if entry.name.startswith(prefix):
+            entry.unlink(missing_ok=True)
 
 
 def _decompress(file: LocalFile | RemoteFile, source: str, target: str, progress: bool) -> None:
@@ -80,7 +87,7 @@ def _decompress(file: LocalFile | RemoteFile, source: str, target: str, progress
                 f"hardly more than its {file.size} bytes) or use another cache folder."
             ) from error
     if file.fingerprint() != before:
-        storage.remove_all(*target.rsplit("/", 1))
+        storage.remove(target)
         raise ArchiveError(
             f"{source}: expected {before} to the end, found {file.fingerprint()}: the archive "
             "changed while it was decompressed. Wait until it is complete and start again."

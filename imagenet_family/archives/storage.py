@@ -12,6 +12,7 @@ import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+_RETRY_PAUSES = (0.2, 1.0, 4.0)
+"""Seconds before another attempt at a request that failed; some stores retry by themselves too."""
 
 _REMOTE_IDENTITY = (
     "ETag",
@@ -144,6 +148,8 @@ class RemoteFile:
         self.path = path
         self._fs, self._name = _filesystem(path)
         try:
+            # A listing from before may say what the object was then.
+            self._fs.invalidate_cache(self._name)
             self._info = self._fs.info(self._name)
         except Exception as error:
             raise _open_error(path, error) from error
@@ -172,10 +178,16 @@ class RemoteFile:
         end = min(offset + length, self.size)
         if offset >= end:
             return b""
-        try:
-            return self._fs.cat_file(self._name, start=offset, end=end)
-        except Exception as error:
-            raise _read_error(self.path, offset, length, error) from error
+        pauses = iter(_RETRY_PAUSES)
+        while True:
+            try:
+                return self._fs.cat_file(self._name, start=offset, end=end)
+            except Exception as error:
+                lasting = isinstance(error, FileNotFoundError | PermissionError)
+                pause = None if lasting else next(pauses, None)
+                if pause is None:
+                    raise _read_error(self.path, offset, length, error) from error
+                time.sleep(pause)
 
     def close(self) -> None:
         """Does nothing: the connection belongs to fsspec."""
@@ -189,17 +201,13 @@ def exists(path: str) -> bool:
     return Path(path).is_file()
 
 
-def remove_all(directory: str, prefix: str) -> None:
-    """Removes the files in a directory whose names begin with `prefix`."""
-    if is_remote(directory):
-        fs, name = _filesystem(directory)
-        found = [entry for entry in fs.ls(name, detail=False) if join(name, prefix) in entry]
-        for entry in found:
-            fs.rm_file(entry)
-        return
-    for entry in Path(directory).iterdir():
-        if entry.name.startswith(prefix):
-            entry.unlink(missing_ok=True)
+def remove(path: str) -> None:
+    """Removes a file."""
+    if is_remote(path):
+        fs, name = _filesystem(path)
+        fs.rm_file(name)
+    else:
+        Path(path).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
