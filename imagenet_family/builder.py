@@ -126,11 +126,12 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return
         with staging.build_lock(self.data_path):
             self._dataset_path = self.data_path
-            if self.data_path.exists():
-                if overwrite:
-                    staging.discard(self.data_path)
-                else:  # another process has built it meanwhile
-                    self.info.read_from_directory(self.data_path)
+            if self.data_path.exists() and overwrite:
+                staging.discard(self.data_path)
+            if self.data_path.exists():  # another process has built it meanwhile
+                self.info.read_from_directory(self.data_path)
+            else:
+                staging.announce(self.data_path)
             try:
                 super().download_and_prepare(download_config=download_config, **kwargs)
             except ImagenetFamilyError:
@@ -178,7 +179,6 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig,
     ) -> Sequence[tfds.core.SplitInfo]:
-        staging.announce(self._dataset_path, self.data_path)
         problems = tfds_compat.check()
         splits = self._split_generators(dl_manager)
         for difference in published.differences(self.info.full_name, splits):

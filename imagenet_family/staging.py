@@ -5,8 +5,8 @@ another plan (other archive, other format, other count) are never found there. B
 that is whole stands a small file that says what it holds; a shard without one, or which does not
 hold that, is written again.
 
-The temporary folder that becomes the dataset has a random name, so each build marks the one that
-it uses; the next one clears away those that killed builds have left.
+The temporary folder that becomes the dataset has a random name, so each build notes the one that
+it fills; the next one clears away those that killed builds have left.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 
@@ -36,8 +37,8 @@ from imagenet_family.writers import (
 
 _RESULT_SUFFIX = ".json"
 _TARGET_PREFIX = "target."
-_UNPLANNED = "unplanned"
-_REPLACED = "replaced"
+# Seconds between the announcement of a build and the temporary folder that TFDS makes.
+_FOLDER_IS_MADE_WITHIN = 60
 # Workers of a killed build look this often at most, in seconds, whether their parent is alive.
 _WORKERS_LINGER = 3.0
 
@@ -62,7 +63,7 @@ def ensure_shard(task: ShardTask) -> ShardResult:
     if noted is not None and _holds(path, task.file_format, noted):
         return noted
     result = write_shard(task.examples, path, task.file_format)
-    with atomic_file(_note(path), durable=False) as temporary:
+    with atomic_file(_note(path)) as temporary:
         temporary.write_text(json.dumps(dataclasses.asdict(result), sort_keys=True))
     return result
 
@@ -98,7 +99,7 @@ class Staging:
 
     def __init__(self, dataset: epath.Path, identity: str) -> None:
         self.path = dataset.parent / f"{_prefix(dataset)}{identity[:16]}"
-        self._unplanned = _unplanned(dataset)
+        self._announcement = _announcement(dataset)
 
     def open(self, target: epath.Path) -> None:
         """Makes the folder and clears away what killed builds left, in it and beside it.
@@ -118,8 +119,7 @@ class Staging:
                 elif path.name.endswith(TEMPORARY_SUFFIX):
                     path.unlink(missing_ok=True)
             (self.path / _marker(target)).touch()
-            # From here on this mark is the one that counts.
-            (self._unplanned / _marker(target)).unlink(missing_ok=True)
+            _remove_tree(self._announcement)
         except OSError as error:
             raise write_error(self.path, error) from error
 
@@ -149,22 +149,30 @@ class Staging:
                 path.rename(self.path / path.name)
 
 
-def announce(dataset: epath.Path, target: epath.Path) -> None:
-    """Marks the temporary folder of a build whose plan is not made yet.
+def announce(dataset: epath.Path) -> None:
+    """Notes that a build begins whose temporary folder is empty until all is planned.
 
     Args:
         dataset: Where the finished dataset will be.
-        target: The folder.
 
     Raises:
-        BuildError: The mark cannot be written.
+        BuildError: The note cannot be written.
     """
-    folder = _unplanned(dataset)
+    note = _announcement(dataset)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _marker(target)).touch()
+        if note.exists():  # that build was killed; the name of its folder is not known
+            begun = note.stat().mtime
+            for path in dataset.parent.iterdir():
+                is_temporary = re.fullmatch(
+                    rf"incomplete\.\w+_{re.escape(dataset.name)}", path.name
+                )
+                if is_temporary and 0 <= path.stat().mtime - begun < _FOLDER_IS_MADE_WITHIN:
+                    with contextlib.suppress(OSError):  # not empty, so it is not that one
+                        path.rmdir()
+            _remove_tree(note)
+        note.mkdir(parents=True)
     except OSError as error:
-        raise write_error(folder, error) from error
+        raise write_error(note, error) from error
 
 
 def discard(dataset: epath.Path) -> None:
@@ -173,7 +181,7 @@ def discard(dataset: epath.Path) -> None:
     Raises:
         BuildError: It cannot be removed.
     """
-    replaced = dataset.parent / f"{_prefix(dataset)}{_REPLACED}"
+    replaced = dataset.parent / f"{_prefix(dataset)}replaced"
     try:
         _remove_tree(replaced)
         dataset.rename(replaced)
@@ -236,8 +244,8 @@ def _prefix(dataset: epath.Path) -> str:
     return f"partial.{dataset.name}."
 
 
-def _unplanned(dataset: epath.Path) -> epath.Path:
-    return dataset.parent / f"{_prefix(dataset)}{_UNPLANNED}"
+def _announcement(dataset: epath.Path) -> epath.Path:
+    return dataset.parent / f"{_prefix(dataset)}begun"
 
 
 def _marker(target: epath.Path) -> str:

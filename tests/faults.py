@@ -1,0 +1,447 @@
+"""Kills builds at every step and at random, resumes them, and checks what comes out.
+
+    python tests/faults.py --points 200 --large_archives DIR --large_points 40
+
+A build runs in a process of its own, forked from this one, which has everything imported. What
+stops it is a real SIGKILL: sent by itself at a chosen step, which it recognises by Python's audit
+events (so no code of the package is replaced), or sent from here after a random time. Then the
+same build is run again without disturbance. After every kill it must hold that
+
+- there is no dataset folder, or it is whole: the same bytes as those of an undisturbed build;
+- after resuming, the dataset has the same bytes as that of an undisturbed build;
+- no shard that was whole and noted at the kill was written again (its inode is the same), so that
+  what is done twice is at most the shards in flight;
+- nothing is left beside the dataset but the lock file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+import tensorflow_datasets  # noqa: E402, F401 (before forking, so that each build starts at once)
+
+from imagenet_family import cli, engine, errors, writers  # noqa: E402
+from imagenet_family.cli import build as _  # noqa: E402, F401
+
+TIMEOUT = 600
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One build.
+
+    Attributes:
+        name: Dataset and config.
+        archives: manual_dir.
+        options: Further arguments of `imagenet-family build`.
+        workers: Processes; with more than one, also builds as small as these use them.
+    """
+
+    name: str
+    archives: Path
+    options: tuple[str, ...] = ()
+    workers: int = 1
+
+    def arguments(self, data_dir: Path) -> list[str]:
+        return [
+            *("build", self.name, "--manual_dir", str(self.archives), "--no_verify_checksums"),
+            *("--data_dir", str(data_dir), "--workers", str(self.workers), *self.options),
+        ]
+
+    def parent(self, data_dir: Path) -> Path:
+        """Gives the folder in which the version's folder appears."""
+        return data_dir / self.name
+
+    def dataset(self, data_dir: Path) -> Path | None:
+        """Gives the version's folder, if there is one."""
+        found = [
+            path
+            for path in (self.parent(data_dir).glob("*") if data_dir.exists() else ())
+            if re.fullmatch(r"\d+\.\d+\.\d+", path.name)
+        ]
+        return found[0] if found else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step of a build, known by an audit event whose arguments match."""
+
+    event: str
+    pattern: str
+    occurrence: int = 1
+
+
+_SHARD = r"[\w.]+-\w+\.\w+-\d{5}-of-\d{5}"
+_STAGING = r"/partial\.[\d.]+\.[0-9a-f]{16}"
+_WRITING = r" (w|x|None)\S* "  # the mode of `open`; None where a program calls os.open
+
+STEPS = {
+    "index saved": Step("os.rename", r"\.index -1"),
+    "lock taken": Step("open", r"/\.[\d.]+\.lock "),
+    "temporary folder made": Step("os.mkdir", r"/incomplete\.\w+_[\d.]+/? "),
+    "build announced": Step("os.mkdir", r"/partial\.[\d.]+\.begun "),
+    "staging made": Step("os.mkdir", _STAGING + " "),
+    "staging marked": Step("open", _STAGING + r"/target\.\S+ "),
+    "announcement withdrawn": Step("os.rmdir", r"partial\.[\d.]+\.begun "),
+    "first shard written": Step("os.rename", rf"{_STAGING}/\S+ \S+/{_SHARD} "),
+    "first note written": Step("os.rename", rf"{_STAGING}/\S+ \S+/{_SHARD}\.json "),
+    "middle shard begun": Step("open", rf"{_STAGING}/{_SHARD}\.[0-9a-f]+\.incomplete ", 4),
+    "middle shard written": Step("os.rename", rf"{_STAGING}/\S+ \S+/{_SHARD} ", 3),
+    "middle note written": Step("os.rename", rf"{_STAGING}/\S+ \S+/{_SHARD}\.json ", 3),
+    "first shard published": Step("os.link", _SHARD),
+    "middle shard published": Step("os.link", _SHARD, 3),
+    "manifest written": Step("os.rename", r"/shards\.json "),
+    "features written": Step("open", r"/features\.json" + _WRITING),
+    "dataset_info written": Step("open", r"/dataset_info\.json" + _WRITING),
+    "dataset appears": Step("os.rename", r"/incomplete\.\w+_[\d.]+/? \S+/[\d.]+ "),
+    "staging being cleared": Step("os.remove", rf"{_SHARD}\.json ", 2),
+    "staging cleared": Step("os.rmdir", r"partial\.[\d.]+\.[0-9a-f]{16} "),
+}
+MUTATIONS = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir")
+
+
+def kill_at(step: Step, *, after: bool) -> Callable[[], None]:
+    """Gives what makes the process that calls it kill itself before or after a step."""
+
+    def install() -> None:
+        left, done = step.occurrence, False
+
+        def hook(event: str, args: tuple) -> None:
+            nonlocal left, done
+            if done:
+                signal.raise_signal(signal.SIGKILL)
+            if event == step.event and re.search(step.pattern, _text(args)):
+                left -= 1
+                if left == 0:
+                    done = after  # the next event of any kind comes after the step
+                    if not after:
+                        signal.raise_signal(signal.SIGKILL)
+
+        sys.addaudithook(hook)
+
+    return install
+
+
+def kill_before_mutation(number: int) -> Callable[[], None]:
+    """Gives what kills the process before its n-th change of the file system, counted from 0."""
+
+    def install() -> None:
+        left = number
+
+        def hook(event: str, args: tuple) -> None:
+            nonlocal left
+            if _is_mutation(event, args):
+                if left == 0:
+                    signal.raise_signal(signal.SIGKILL)
+                left -= 1
+
+        sys.addaudithook(hook)
+
+    return install
+
+
+def _is_mutation(event: str, args: tuple) -> bool:
+    if event == "open":
+        flags = args[2] if len(args) > 2 and isinstance(args[2], int) else 0
+        return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) and args[0] != os.devnull
+    return event in MUTATIONS
+
+
+def _text(args: tuple) -> str:
+    return " ".join(os.fsdecode(arg) if isinstance(arg, bytes) else str(arg) for arg in args) + " "
+
+
+def start(case: Case, data_dir: Path, log: Path, install: Callable[[], None] | None = None) -> int:
+    """Starts a build in a process (and group) of its own; gives its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        os.setpgid(0, 0)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        if case.workers > 1:
+            engine._SERIAL_BYTES = 0
+        if install is not None:
+            install()
+        code = cli.main(case.arguments(data_dir))
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def wait(pid: int) -> int:
+    """Waits for a process; gives its exit code, negative if a signal ended it."""
+    give_up = time.monotonic() + TIMEOUT
+    while time.monotonic() < give_up:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.killpg(pid, signal.SIGKILL)
+    raise AssertionError(f"the build did not end within {TIMEOUT} s")
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Gives the sha256 of every file below a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(
+                    file, "sha256"
+                ).hexdigest()
+    return found
+
+
+def whole_shards(parent: Path) -> dict[str, int]:
+    """Gives the inode of every staged shard whose note says what it really holds."""
+    found = {}
+    for note in parent.glob("partial.*/*.json"):
+        shard = note.with_suffix("")
+        with contextlib.suppress(OSError, ValueError, TypeError, errors.BuildError):
+            noted = writers.ShardResult(**json.loads(note.read_text()))
+            from imagenet_family import readers
+
+            file_format = re.search(r"\.(\w+)-\d{5}-of-", shard.name)[1]
+            if readers.summarize(shard, file_format) == noted:
+                found[shard.name] = shard.stat().st_ino
+    return found
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What happened in one trial.
+
+    Attributes:
+        exit_code: Of the disturbed build; -9 if it was killed.
+        prepared: Whether the dataset was there after that.
+        kept: Shards that were whole at the kill, all of which were used again.
+        in_flight: Shards that were begun and not whole.
+    """
+
+    exit_code: int
+    prepared: bool
+    kept: int
+    in_flight: int
+
+
+class Harness:
+    """Builds one case undisturbed, then with disturbances."""
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case = case
+        self.folder = folder
+        self.log = folder / "log.txt"
+        self._count = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        reference = folder / "reference"
+        began = time.perf_counter()
+        pid = start(case, reference, self.log)
+        assert wait(pid) == 0, self.log.read_text()
+        self.seconds = time.perf_counter() - began
+        self.expected = tree(case.dataset(reference))
+        shutil.rmtree(reference)
+
+    def at_step(self, name: str, *, after: bool) -> Outcome:
+        """Kills a build at a named step."""
+        outcome = self._trial(kill_at(STEPS[name], after=after))
+        assert outcome.exit_code == -signal.SIGKILL, f"the build never came to: {name}"
+        return outcome
+
+    def before_mutation(self, number: int) -> Outcome:
+        """Kills a build before its n-th change of the file system."""
+        return self._trial(kill_before_mutation(number))
+
+    def at_time(self, seconds: float, victim: str, rng: random.Random) -> Outcome:
+        """Kills a build, all its processes or one worker of it after some time."""
+
+        def disturb(pid: int) -> None:
+            time.sleep(seconds)
+            with contextlib.suppress(ProcessLookupError):
+                if victim == "group":
+                    os.killpg(pid, signal.SIGKILL)
+                elif victim == "worker":
+                    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+                    os.kill(int(rng.choice(children)) if children else pid, signal.SIGKILL)
+                else:
+                    os.kill(pid, signal.SIGKILL)
+
+        return self._trial(None, disturb)
+
+    def interrupted(self, seconds: float) -> Outcome:
+        """Stops a build as Ctrl-C does: with SIGINT to the whole group."""
+
+        def disturb(pid: int) -> None:
+            time.sleep(seconds)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGINT)
+
+        return self._trial(None, disturb)
+
+    def _trial(
+        self, install: Callable[[], None] | None, disturb: Callable[[int], None] | None = None
+    ) -> Outcome:
+        case, data_dir = self.case, self.folder / f"data{self._count}"
+        self._count += 1
+        pid = start(case, data_dir, self.log, install)
+        if disturb is not None:
+            disturb(pid)
+        code = wait(pid)
+        parent = case.parent(data_dir)
+        found = case.dataset(data_dir)
+        if found is not None:
+            assert tree(found) == self.expected, "the dataset appeared before it was whole"
+        whole = whole_shards(parent)
+        begun = {re.search(_SHARD, path.name)[0] for path in parent.glob("partial.*/*-of-*")} - set(
+            whole
+        )
+        assert len(begun) <= case.workers, f"{len(begun)} shards are not whole"
+        if found is None:
+            assert code != 0, "it said that it succeeded"
+        # A worker that outlives its killed parent may still be at it, as in real life.
+        code_again = wait(start(case, data_dir, self.log))
+        assert code_again == 0, f"it could not be resumed:\n{self.log.read_text()[-3000:]}"
+        dataset = case.dataset(data_dir)
+        assert tree(dataset) == self.expected, "the resumed build has other bytes"
+        for name, inode in whole.items() if found is None else ():
+            assert (dataset / name).stat().st_ino == inode, f"{name} was written again"
+        left = {path.name for path in parent.iterdir()} - {dataset.name, f".{dataset.name}.lock"}
+        assert not left, f"left over: {left}"
+        shutil.rmtree(data_dir)
+        return Outcome(code, found is not None, len(whole), len(begun))
+
+
+def count_mutations(harness: Harness) -> int:
+    """Counts the changes of the file system that a build makes."""
+    read, write = os.pipe()
+
+    def install() -> None:
+        def hook(event: str, args: tuple) -> None:
+            if _is_mutation(event, args):
+                os.write(write, b".")
+
+        sys.addaudithook(hook)
+
+    data_dir = harness.folder / "counted"
+    assert wait(start(harness.case, data_dir, harness.log, install)) == 0
+    os.close(write)
+    with open(read, "rb") as file:
+        count = len(file.read())
+    shutil.rmtree(data_dir)
+    return count
+
+
+def run_steps(harness: Harness, report: Callable[[str, Outcome], None]) -> None:
+    """Kills before and after every named step."""
+    for name in STEPS:
+        for after in (False, True):
+            report(f"{'after' if after else 'before'}: {name}", harness.at_step(name, after=after))
+
+
+def run_mutations(harness: Harness, every: int, report: Callable[[str, Outcome], None]) -> None:
+    """Kills before every n-th change of the file system."""
+    for number in range(0, count_mutations(harness), every):
+        report(f"change {number}", harness.before_mutation(number))
+
+
+def run_random(
+    harness: Harness, points: int, rng: random.Random, report: Callable[[str, Outcome], None]
+) -> None:
+    """Kills at random times, in builds with workers also one of these."""
+    for point in range(points):
+        seconds = rng.uniform(0, harness.seconds)
+        victims = ("parent", "group", "worker") if harness.case.workers > 1 else ("parent",)
+        victim = victims[point % len(victims)]
+        report(f"{victim} at {seconds:.3f} s", harness.at_time(seconds, victim, rng))
+
+
+def demo_cases(archives: Path) -> list[Case]:
+    """Gives small builds of every dataset, in both formats, alone and with workers."""
+    return [
+        Case("imagenet2012", archives, ("--num_shards", "4")),
+        Case("imagenet2012", archives, ("--num_shards", "4"), workers=2),
+        Case("imagenet2012_multilabel", archives, ("--num_shards", "3")),
+        Case("imagenet2012_real", archives, ("--file_format", "array_record", "--num_shards", "5")),
+        Case("imagenet2012_subset/1pct", archives, ("--num_shards", "2")),
+        Case("imagenet_v2/threshold-0.7", archives),
+        # So small that converted images change the number of shards when they are written.
+        Case("imagenet2012", archives, ("--max_shard_size_mb", "1")),
+    ]
+
+
+def main() -> int:
+    """Runs the harness as a command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--points", type=int, default=200, help="random kills of small builds")
+    parser.add_argument("--steps", action="store_true", help="kill at every named step")
+    parser.add_argument("--every", type=int, default=0, help="kill before each n-th change")
+    parser.add_argument("--large_archives", type=Path, help="manual_dir of a large build")
+    parser.add_argument("--large_points", type=int, default=0, help="random kills of that one")
+    parser.add_argument("--workers", action="store_true", help="only the small build with workers")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="scratch space on a real disk")
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    totals = {"trials": 0, "killed": 0, "prepared_at_kill": 0, "kept": 0, "in_flight": 0}
+
+    def report(what: str, outcome: Outcome) -> None:
+        totals["trials"] += 1
+        totals["killed"] += outcome.exit_code != 0
+        totals["prepared_at_kill"] += outcome.prepared
+        totals["kept"] += outcome.kept
+        totals["in_flight"] = max(totals["in_flight"], outcome.in_flight)
+        print(f"{what}: {outcome}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=args.folder) as name:
+        folder = Path(name)
+        from archives_lib import make_family
+
+        make_family(folder / "archives", train=240, val=200, test=60, v2=100)
+        cases = demo_cases(folder / "archives")
+        if args.workers:
+            cases = [case for case in cases if case.workers > 1]
+        for i, case in enumerate(cases):
+            points = args.points // len(cases) + (i < args.points % len(cases))
+            if not points and i:
+                continue
+            harness = Harness(case, folder / f"case{i}")
+            print(f"{case.name} {case.options}: {harness.seconds:.2f} s undisturbed", flush=True)
+            if args.steps and i == 0:
+                run_steps(harness, report)
+            if args.every and i == 0:
+                run_mutations(harness, args.every, report)
+            run_random(harness, points, rng, report)
+        if args.large_archives:
+            case = Case("imagenet2012", args.large_archives, ("--num_shards", "32"), workers=2)
+            harness = Harness(case, folder / "large")
+            print(f"{case.name}, large: {harness.seconds:.2f} s undisturbed", flush=True)
+            run_random(harness, args.large_points, rng, report)
+    print(json.dumps(totals))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
