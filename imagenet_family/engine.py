@@ -151,7 +151,7 @@ def _settle(
     num_bytes = sum(results[output.path(name)].num_bytes for name in output.names(plan))
     num_shards = count_shards(num_bytes, plan.num_examples) if count_shards else plan.num_shards
     if num_shards != plan.num_shards:
-        with atomic_file(_settled(plan, output), durable=False) as temporary:
+        with atomic_file(_settled(plan, output)) as temporary:
             temporary.write_text(str(num_shards))
         for name in output.names(plan):
             epath.Path(output.path(name)).unlink(missing_ok=True)

@@ -162,11 +162,9 @@ def announce(dataset: epath.Path) -> None:
     try:
         if note.exists():  # that build was killed; the name of its folder is not known
             begun = note.stat().mtime
+            temporary = re.compile(rf"incomplete\.\w+_{re.escape(dataset.name)}")
             for path in dataset.parent.iterdir():
-                is_temporary = re.fullmatch(
-                    rf"incomplete\.\w+_{re.escape(dataset.name)}", path.name
-                )
-                if is_temporary and 0 <= path.stat().mtime - begun < _FOLDER_IS_MADE_WITHIN:
+                if temporary.fullmatch(path.name) and 0 <= path.stat().mtime - begun < _FOLDER_IS_MADE_WITHIN:
                     with contextlib.suppress(OSError):  # not empty, so it is not that one
                         path.rmdir()
             _remove_tree(note)

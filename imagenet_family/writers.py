@@ -89,7 +89,7 @@ class RecordDigest:
 def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> ShardResult:
     """Writes examples, in their order, to one file.
 
-    The file appears under its name only when it is whole and on the disk.
+    The file appears under its name only when it is whole.
 
     Args:
         examples: What to write.
@@ -119,13 +119,11 @@ def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> S
 
 
 @contextlib.contextmanager
-def atomic_file(path: epath.Path, *, durable: bool = True) -> Iterator[epath.Path]:
+def atomic_file(path: epath.Path) -> Iterator[epath.Path]:
     """Gives a temporary name beside `path` that becomes `path` if all goes well.
 
-    Args:
-        path: The file.
-        durable: Whether to wait until the content is on the disk, so that it survives a loss of
-            power. It is not needed where a file is checked before it is believed.
+    It does not wait for the disk: after a loss of power the file may be cut, which is why an
+    unfinished build checks every shard before it goes on from it.
 
     Raises:
         BuildError: Instead of an `OSError`, with the file and what to do.
@@ -133,9 +131,6 @@ def atomic_file(path: epath.Path, *, durable: bool = True) -> Iterator[epath.Pat
     temporary = path.parent / f"{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     try:
         yield temporary
-        if durable and is_local(temporary):
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise write_error(path, error) from error
