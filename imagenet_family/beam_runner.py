@@ -1,11 +1,13 @@
 """Where shards are written: the workers of an Apache Beam pipeline, on any runner.
 
 A work item is one shard, and nothing of it but a name and a digest travels through the pipeline.
-The rest waits in files beside the shard, on storage that launcher and workers share: its part of
-the index (some 100 KB, so that the whole index is sent once, however many workers there are), the
-shard itself, the note that says what it holds, and the error if there was one. Work items may be
-done twice, at once or one after the other: a shard is written under another name first, its bytes
-are always the same, and one that stands there whole is only checked.
+The rest waits in files beside the shard, on storage that launcher and workers share: the task with
+the shard's part of the index (some 100 KB, so that the whole index is sent once, however many
+workers there are), the shard itself, the note that says what it holds, and the error if there was
+one. A worker removes the task when the shard stands there whole; so the launcher sees how far the
+build is, whatever the runner tells. Work items may be done twice, at once or one after the other:
+a shard is written under another name first, its bytes are always the same, and one that stands
+there whole is only checked.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import hashlib
 import io
 import json
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +29,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners import PipelineRunner
+from apache_beam.runners.runner import PipelineResult
 from etils import epath
 
 from imagenet_family import errors, staging
@@ -40,6 +45,8 @@ _MAX_MESSAGE = 1 << 12
 # Requests for small files that are under way at once: an object store takes tens of milliseconds
 # for each, whatever its size.
 _REQUESTS = 32
+_POLL_SECONDS = 5.0
+_PATIENCE = 600.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -56,43 +63,105 @@ class BeamRunner:
         runner: As for `beam.Pipeline`: a `PipelineRunner`, the name of one, or None for the one
             that the options name.
         options: As for `beam.Pipeline`.
+        patience: Seconds without a finished shard, once there was one, after which the workers are
+            taken for dead; None for ten minutes and a second for each megabyte of the largest
+            shard. Beam's own local runners wait for a killed worker for ever.
     """
 
     runner: PipelineRunner | str | None = None
     options: PipelineOptions | None = None
+    patience: float | None = None
 
     def __call__(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, ShardResult]]:
         """Runs one pipeline that writes all shards.
 
         Yields:
-            `(task, result)`, in the order of `tasks`, when all of them are done.
+            `(task, result)` in the order of completion.
 
         Raises:
             UsageError: There is no such runner, or its options are wrong.
             BuildError: The pipeline failed; whole shards are kept.
             ImagenetFamilyError: What a worker raised, of the class and with the message of there.
         """
-        tasks = list(tasks)
-        folders = {epath.Path(task.path).parent for task in tasks}
-        for path in _errors(folders):
-            path.unlink(missing_ok=True)
-        items = _in_threads(save_task, tasks)
+        pending = {_task_path(task): task for task in tasks}
+        folders = {epath.Path(path).parent for path in pending}
+        for path in _listed(folders, _ERROR_SUFFIX):
+            epath.Path(path).unlink(missing_ok=True)
+        job = _Job(self._pipeline(_in_threads(save_task, pending.values())))
+        patience = self.patience or _PATIENCE + max(map(_num_bytes, pending.values())) / 1e6
+        last = None
+        try:
+            finished = False
+            while not finished:
+                finished = job.wait(_POLL_SECONDS)
+                left = _listed(folders, _TASK_SUFFIX)
+                done = [pending.pop(path) for path in pending.keys() - left]
+                yield from zip(done, _in_threads(_result, done), strict=True)
+                if done:
+                    last = time.monotonic()
+                elif last is not None and time.monotonic() - last > patience:
+                    break
+        finally:
+            if not finished:
+                job.cancel()
+        if pending:
+            raise _reported(folders) or job.failure(len(pending))
+
+    def _pipeline(self, items: list[tuple[str, str]]) -> beam.Pipeline:
         try:
             pipeline = beam.Pipeline(runner=self.runner, options=self.options)
-        except (ValueError, TypeError) as error:
+        except Exception as error:  # a name that is none, a package that is missing, …
             raise UsageError(f"Beam cannot run with these options: {error}") from error
         # Reshuffle keeps runners from fusing the list of shards with their writing, which would
         # put all of them on one worker.
         shards = pipeline | "Shards" >> beam.Create(items) | "Spread" >> beam.Reshuffle()
         _ = shards | "Write" >> beam.Map(write_saved_task)
+        return pipeline
+
+
+class _Job:
+    """A pipeline that runs in a thread of its own, as some runners return only when it is done."""
+
+    def __init__(self, pipeline: beam.Pipeline) -> None:
+        self._pipeline = pipeline
+        self._running: PipelineResult | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
         try:
-            pipeline.run().wait_until_finish()
-        except Exception as error:  # runners raise what they like, often a text about a traceback
-            raise _reported(folders) or BuildError(
-                f"The Beam pipeline failed: {_shortened(str(error))}\nRun the same command again; "
-                "finished shards are kept."
-            ) from error
-        yield from zip(tasks, _in_threads(_result, tasks), strict=True)
+            self._running = self._pipeline.run()
+            self._running.wait_until_finish()
+        except Exception as error:  # runners raise what they like, often a text with a traceback
+            self._error = error
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the end, at most so long; tells whether it came."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """Asks the runner to stop, if it can be asked."""
+        if self._running is not None:
+            with contextlib.suppress(Exception):
+                self._running.cancel()
+
+    def failure(self, missing: int) -> BuildError:
+        """Says why shards are missing."""
+        if self._error is not None:
+            reason = f"it failed: {_shortened(str(self._error))}\n"
+        elif self._thread.is_alive():
+            reason = "nothing was finished for a long time. Have its workers died? "
+        else:
+            reason = (
+                "it ended without an error. Beam workers need the folder of the dataset under the "
+                "same path as the launcher: use a shared file system or an object store. "
+            )
+        return BuildError(
+            f"The Beam pipeline has left {missing} shards unwritten; {reason}Run the same command "
+            "again; finished shards are kept."
+        )
 
 
 def save_task(task: ShardTask) -> tuple[str, str]:
@@ -104,10 +173,9 @@ def save_task(task: ShardTask) -> tuple[str, str]:
     Raises:
         BuildError: The file cannot be written.
     """
-    path = _absolute(task.path)
     examples = task.examples
     header = {
-        "path": path,
+        "path": _absolute(task.path),
         "file_format": task.file_format,
         "archive": examples.path,
         "source": examples.source,
@@ -128,7 +196,7 @@ def save_task(task: ShardTask) -> tuple[str, str]:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     content = buffer.getvalue()
-    file = epath.Path(path + _TASK_SUFFIX)
+    file = epath.Path(_task_path(task))
     try:
         file.write_bytes(content)
     except OSError as error:
@@ -177,28 +245,32 @@ def load_task(path: str, digest: str) -> ShardTask:
 
 
 def write_saved_task(item: tuple[str, str]) -> None:
-    """Does one work item: loads the task, writes its shard and the note beside it.
+    """Does one work item: loads the task, writes its shard, the note beside it, removes the task.
 
     Raises:
         ImagenetFamilyError: See `staging.ensure_shard`; it is also written beside the shard, as
             not every runner brings a worker's exception back to the launcher.
     """
     path, digest = item
+    shard = path.removesuffix(_TASK_SUFFIX)
     try:
+        if not epath.Path(path).exists() and staging.noted_result(shard) is not None:
+            return  # the item was done before, and the runner did not learn of it
         staging.ensure_shard(load_task(path, digest))
+        epath.Path(path).unlink(missing_ok=True)
     except ImagenetFamilyError as error:
         report = json.dumps({"error": type(error).__name__, "message": str(error)})
         # On a full disk it may not be possible; the launcher still has the runner's own words.
         with contextlib.suppress(OSError):
-            epath.Path(path.removesuffix(_TASK_SUFFIX) + _ERROR_SUFFIX).write_text(report)
+            epath.Path(shard + _ERROR_SUFFIX).write_text(report)
         raise
 
 
 def _reported(folders: Iterable[epath.Path]) -> ImagenetFamilyError | None:
     """Gives an error that a worker has left."""
-    for path in sorted(_errors(folders)):
+    for path in sorted(_listed(folders, _ERROR_SUFFIX)):
         try:
-            report = json.loads(path.read_text())
+            report = json.loads(epath.Path(path).read_text())
             error_cls = getattr(errors, report["error"])
             message = str(report["message"])
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -208,19 +280,21 @@ def _reported(folders: Iterable[epath.Path]) -> ImagenetFamilyError | None:
     return None
 
 
-def _errors(folders: Iterable[epath.Path]) -> list[epath.Path]:
-    return [
-        path for folder in folders for path in folder.iterdir() if path.name.endswith(_ERROR_SUFFIX)
-    ]
+def _listed(folders: Iterable[epath.Path], suffix: str) -> set[str]:
+    return {
+        os.fspath(path)
+        for folder in folders
+        for path in folder.iterdir()
+        if path.name.endswith(suffix)
+    }
 
 
 def _result(task: ShardTask) -> ShardResult:
     result = staging.noted_result(task.path)
     if result is None:
         raise BuildError(
-            f"The Beam pipeline is done, but {task.path} was not written. Beam workers need the "
-            "folder of the dataset under the same path as the launcher: use a shared file system "
-            "or an object store for data_dir."
+            f"{task.path}: expected a finished shard, found no note of what it holds. Does another "
+            "program write into that folder? Run the same command again."
         )
     return result
 
@@ -228,6 +302,14 @@ def _result(task: ShardTask) -> ShardResult:
 def _in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     with ThreadPoolExecutor(_REQUESTS) as pool:
         return list(pool.map(work, items))
+
+
+def _num_bytes(task: ShardTask) -> int:
+    return int(task.examples.sizes.sum())
+
+
+def _task_path(task: ShardTask) -> str:
+    return _absolute(task.path) + _TASK_SUFFIX
 
 
 def _absolute(path: str) -> str:
