@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -193,11 +193,21 @@ def _type(feature: tfds.features.FeatureConnector) -> type:
     return bool if feature.np_dtype is np.bool_ else int
 
 
-def identity(plans: list[PreparedSplit]) -> str:
-    """Gives a digest that differs when the shards to be written could."""
+def identity(plans: Iterable[PreparedSplit]) -> str:
+    """Gives a digest that differs when the shards to be written could.
+
+    Raises:
+        BuildError: A file is missing.
+    """
     sha = hashlib.sha256()
     for plan in plans:
-        stats = {path: epath.Path(path).stat() for path in plan.paths}
-        files = [(path, stat.length, stat.mtime) for path, stat in stats.items()]
-        sha.update(json.dumps([plan.split, plan.boundaries, files]).encode())
+        sha.update(json.dumps([plan.split, plan.boundaries]).encode())
+        for path in plan.paths:
+            try:
+                stat = epath.Path(path).stat()
+            except OSError as error:
+                raise BuildError(
+                    f"Shard {path} cannot be read: {error}. Build the dataset again."
+                ) from error
+            sha.update(json.dumps([path, stat.length, stat.mtime]).encode())
     return sha.hexdigest()

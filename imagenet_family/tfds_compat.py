@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -165,6 +166,6 @@ def record_reader(file_format: str) -> Callable[[epath.Path], Iterator[bytes]]:
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.from_value(file_format)]
 
     def read(path: epath.Path) -> Iterator[bytes]:
-        yield from adapter.make_tf_data(path).as_numpy_iterator()
+        yield from adapter.make_tf_data(os.fspath(path)).as_numpy_iterator()
 
     return read
