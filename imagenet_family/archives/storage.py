@@ -244,10 +244,10 @@ def read_whole(path: str, limit: int) -> bytes:
             raise ValueError(f"more than {limit} bytes")
         return fs.cat_file(name)
     with open(path, "rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"more than {limit} bytes")
-    return content
+        # Not `read(limit)`, which takes that much memory whatever the file holds.
+        if os.fstat(file.fileno()).st_size > limit:
+            raise ValueError(f"more than {limit} bytes")
+        return file.read()
 
 
 def write_whole(path: str, pieces: Iterable[Any]) -> None:
