@@ -17,7 +17,10 @@ from imagenet_family.errors import ImagenetFamilyError
 # is asked for: every command starts at once.
 _COMMANDS = {
     "build": "build datasets from the archives",
+    "verify": "check archives before a build, and prepared datasets after it",
     "export-wds": "write a dataset as WebDataset tars, as timm reads them",
+    "evaluate": "measure models on datasets by their predictions, with a report",
+    "predictions-template": "write the file names to fill predictions in",
     "demo": "build every dataset from small fake archives and show what came out",
 }
 

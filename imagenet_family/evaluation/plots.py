@@ -33,7 +33,7 @@ _MARKERS = {LINE_CONFIG: "o", "imagenet_v2/threshold-0.7": "^", "imagenet_v2/top
 _SIZE = (4.4, 3.5)  # inches; small, so that the text is readable on a phone
 _STYLE = {
     "svg.fonttype": "none",
-    "font.size": 10,
+    "font.size": 11,
     "text.parse_math": False,
     "text.color": _TEXT,
     "axes.edgecolor": _FAINT,

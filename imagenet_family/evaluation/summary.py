@@ -10,7 +10,7 @@ METRIC_NAMES = {
     "top1": "top-1",
     "top5": "top-5",
     "multilabel_accuracy": "multi-label",
-    "multilabel_accuracy_strict": "multi-label, strict",
+    "multilabel_accuracy_strict": "strict multi-label",
     "real_accuracy": "ReaL",
     "imagenet_m": "mistakes",
 }
@@ -25,10 +25,13 @@ def rows(evaluation: Evaluation) -> list[tuple[SplitSummary, str, list[Metric | 
     table = []
     for split in evaluation.splits:
         results = [evaluation.result(model, split) for model in evaluation.models]
-        for name in METRIC_NAMES:
-            found = [result.metrics.get(name) for result in results]
-            if any(metric is not None for metric in found):
-                table.append((split, name, found))
+        # A model whose predictions have one class an image has no top-5 accuracy.
+        names = dict.fromkeys(name for result in results for name in result.metrics)
+        table += [
+            (split, name, [result.metrics.get(name) for result in results])
+            for name in names
+            if name in METRIC_NAMES
+        ]
     return table
 
 
@@ -53,7 +56,7 @@ def percent(share: float) -> str:
 
 def points(share: float) -> str:
     """Gives a difference of shares in percentage points, with plus or minus."""
-    return f"{100 * share:+.2f}".replace("-", "\u2212")
+    return f"{100 * share:+.2f}"
 
 
 def point_limits(interval: Interval) -> str:
@@ -135,7 +138,7 @@ def as_text(evaluation: Evaluation) -> str:
                 [
                     f"{each.dataset} {each.split}",
                     DIFFERENCE_NAMES[each.difference.metric],
-                    f"{each.first} \u2212 {each.second}",
+                    f"{each.first} - {each.second}",
                     f"{points(each.difference.value)} [{point_limits(each.difference.interval)}]",
                 ]
                 for each in evaluation.differences
