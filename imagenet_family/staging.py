@@ -164,7 +164,9 @@ def announce(dataset: epath.Path) -> None:
             begun = note.stat().mtime
             temporary = re.compile(rf"incomplete\.\w+_{re.escape(dataset.name)}")
             for path in dataset.parent.iterdir():
-                if temporary.fullmatch(path.name) and 0 <= path.stat().mtime - begun < _FOLDER_IS_MADE_WITHIN:
+                if not temporary.fullmatch(path.name):
+                    continue
+                if 0 <= path.stat().mtime - begun < _FOLDER_IS_MADE_WITHIN:
                     with contextlib.suppress(OSError):  # not empty, so it is not that one
                         path.rmdir()
             _remove_tree(note)
