@@ -51,7 +51,7 @@ def read_multilabel(path: epath.Path) -> Multilabel:
         }
         problematic = frozenset(name.encode() for name in found["problematic_images"])
         imagenet_m = tuple(name.encode() for name in found["imagenet_m"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, UnicodeError) as error:
         raise LabelError(
             f"{path}: it has not the form of the multi-label annotations "
             f"({type(error).__name__}: {error}). Take the file that the release names."

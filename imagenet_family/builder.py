@@ -122,6 +122,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         overwrite = download_config and download_config.download_mode.overwrite_dataset
         if self.data_path.exists() and not overwrite:  # perhaps in a folder that is read-only
+            staging.clear_finished(self.data_path)
             super().download_and_prepare(download_config=download_config, **kwargs)
             return
         with staging.build_lock(self.data_path):

@@ -105,8 +105,10 @@ def rows_named(index: ArchiveIndex, wanted: Collection[bytes], listed_in: object
         listed_in: Where they come from, for the message.
 
     Raises:
-        LabelError: Some are not in the archive.
+        LabelError: Some are not in the archive, or there are none.
     """
+    if not wanted:
+        raise LabelError(f"{listed_in}: there is no image in it. Get it again.")
     chosen = np.fromiter((name in wanted for name in index.names.tolist()), bool, len(index))
     rows = np.flatnonzero(chosen)
     missing = set(wanted).difference(index.names[rows].tolist())

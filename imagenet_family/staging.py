@@ -190,6 +190,18 @@ def discard(dataset: epath.Path) -> None:
         raise write_error(dataset, error) from error
 
 
+def clear_finished(dataset: epath.Path) -> None:
+    """Clears away what is left when a build was killed after its dataset had appeared."""
+    if not any(path.name.startswith(_prefix(dataset)) for path in dataset.parent.iterdir()):
+        return
+    try:
+        with build_lock(dataset):
+            if dataset.exists():
+                clear(dataset)
+    except BuildError as error:  # a folder that is read-only by now; the dataset is good
+        logging.warning("%s", error)
+
+
 def clear(dataset: epath.Path, *, keep: epath.Path | None = None) -> None:
     """Removes all staging folders of a dataset but one, with what their builds left behind.
 
