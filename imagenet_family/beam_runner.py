@@ -46,6 +46,9 @@ _MAX_MESSAGE = 1 << 12
 # for each, whatever its size.
 _REQUESTS = 32
 _POLL_SECONDS = 5.0
+# Seconds without a finished shard, once there was one, after which the workers are taken for dead,
+# and a second more for each megabyte of the largest shard: Beam's own local runners wait for a
+# killed worker for ever.
 _PATIENCE = 600.0
 
 Item = TypeVar("Item")
@@ -63,14 +66,10 @@ class BeamRunner:
         runner: As for `beam.Pipeline`: a `PipelineRunner`, the name of one, or None for the one
             that the options name.
         options: As for `beam.Pipeline`.
-        patience: Seconds without a finished shard, once there was one, after which the workers are
-            taken for dead; None for ten minutes and a second for each megabyte of the largest
-            shard. Beam's own local runners wait for a killed worker for ever.
     """
 
     runner: PipelineRunner | str | None = None
     options: PipelineOptions | None = None
-    patience: float | None = None
 
     def __call__(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, ShardResult]]:
         """Runs one pipeline that writes all shards.
@@ -88,7 +87,7 @@ class BeamRunner:
         for path in _listed(folders, _ERROR_SUFFIX):
             epath.Path(path).unlink(missing_ok=True)
         job = _Job(self._pipeline(_in_threads(save_task, pending.values())))
-        patience = self.patience or _PATIENCE + max(map(_num_bytes, pending.values())) / 1e6
+        patience = _PATIENCE + max(map(_num_bytes, pending.values())) / 1e6
         last = None
         try:
             finished = False
