@@ -164,9 +164,9 @@ def _is_finished(
     for plan in plans:
         # The number that was planned may change when converted images turn out larger.
         count = num_shards or (len(found[plan.split].shards) if plan.split in found else 0)
-        names = [name_shard(plan.split, shard, count) for shard in range(count)]
+        names = tuple(name_shard(plan.split, shard, count) for shard in range(count))
         expected[plan.split] = plan.num_examples, names
-    if expected != {name: (split.num_samples, list(split.shards)) for name, split in found.items()}:
+    if expected != {name: (split.num_samples, split.shards) for name, split in found.items()}:
         raise BuildError(
             f"{output} holds an export of another dataset, of other splits or with other shards. "
             "Choose another folder, or delete it."

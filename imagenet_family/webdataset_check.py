@@ -24,10 +24,11 @@ def absolute(folder: epath.PathLike) -> epath.Path:
 
 
 class Split(NamedTuple):
-    """What `_info.json` says of a split; `shards` are the lengths by file name."""
+    """What `_info.json` says of a split."""
 
     num_samples: int
-    shards: dict[str, int]
+    shards: tuple[str, ...]
+    lengths: tuple[int, ...]
 
 
 def check_webdataset(
@@ -70,20 +71,20 @@ def _compare(
     manifest: Mapping[str, Mapping[str, ShardResult]],
 ) -> list[str]:
     problems = []
-    lengths = {
-        split: {name: result.num_examples for name, result in shards.items()}
-        for split, shards in manifest.items()
+    written = {
+        name: (tuple(shards), tuple(result.num_examples for result in shards.values()))
+        for name, shards in manifest.items()
     }
-    if lengths != {name: split.shards for name, split in info.items()}:
+    if written != {name: (split.shards, split.lengths) for name, split in info.items()}:
         problems.append(
             f"{folder}: {INFO} and {engine.MANIFEST} do not name the same shards with the same "
             "numbers of samples. One of them was changed: export again."
         )
     for name, split in info.items():
-        if split.num_samples != sum(split.shards.values()):
+        if split.num_samples != sum(split.lengths):
             problems.append(
                 f"{folder / INFO}: split {name!r} has {split.num_samples} samples, but "
-                f"{sum(split.shards.values())} in its shards. It was changed: export again."
+                f"{sum(split.lengths)} in its shards. It was changed: export again."
             )
     listed = {name for shards in manifest.values() for name in shards}
     for path in sorted(folder.glob("*.tar")):
@@ -124,12 +125,8 @@ def read_info(folder: epath.Path) -> dict[str, Split]:
         return {
             name: Split(
                 _count(split["num_samples"]),
-                {
-                    _file_name(shard): _count(length)
-                    for shard, length in zip(
-                        split["filenames"], split["shard_lengths"], strict=True
-                    )
-                },
+                tuple(map(_file_name, split["filenames"])),
+                tuple(map(_count, split["shard_lengths"])),
             )
             for name, split in found["splits"].items()
         }

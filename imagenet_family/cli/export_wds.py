@@ -79,7 +79,7 @@ def _report(folder: epath.PathLike) -> None:
 
     output = webdataset_check.absolute(folder)
     for split, info in webdataset_check.read_info(output).items():
-        shards = list(info.shards)
+        shards = info.shards
         some = shards[0] if len(shards) == 1 else f"{shards[0]} … {shards[-1]}"
         print(f"{split}: {info.num_samples:,} samples, {len(shards)} shards, {output}/{some}")
 
