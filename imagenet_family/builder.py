@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -133,12 +134,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 self.info.read_from_directory(self.data_path)
             else:
                 staging.announce(self.data_path)
-            try:
+            with _system_errors(self._dataset_path):
                 super().download_and_prepare(download_config=download_config, **kwargs)
-            except ImagenetFamilyError:
-                raise
-            except OSError as error:  # of what TFDS itself writes beside the shards
-                raise write_error(self._dataset_path, error) from error
 
     def _post_download_and_prepare_hook(self) -> None:
         staging.clear(self._dataset_path)
@@ -228,7 +225,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ImagenetFamilyError: The build would not be possible.
         """
         config = download_config or tfds.download.DownloadConfig()
-        splits = self._split_generators(self._make_download_manager(download_dir, config))
+        with _system_errors(self.data_path):
+            splits = self._split_generators(self._make_download_manager(download_dir, config))
         plans = self._plan(splits, config)
         file_format = self.info.file_format.value
         stage = staging.Staging(self.data_path, engine.identity(plans, file_format))
@@ -272,6 +270,17 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             progress=progress.tfds_bars_enabled(),
             workers=self.workers,
         )
+
+
+@contextlib.contextmanager
+def _system_errors(dataset: epath.Path) -> Iterator[None]:
+    """Says in words what the system refused to TFDS, which itself writes beside the shards."""
+    try:
+        yield
+    except ImagenetFamilyError:
+        raise
+    except OSError as error:
+        raise write_error(dataset, error) from error
 
 
 def _log_plan(plan: BuildPlan) -> None:

@@ -10,7 +10,7 @@ from etils import epath
 
 from imagenet_family import labels, tfds_compat
 from imagenet_family.archives import ArchiveIndex
-from imagenet_family.errors import LabelError, MissingFileError
+from imagenet_family.errors import BuildError, LabelError, MissingFileError
 from imagenet_family.examples import Examples
 
 if TYPE_CHECKING:
@@ -151,9 +151,16 @@ def find_archives(
 
     Raises:
         MissingFileError: Too few of them are there.
+        BuildError: The folder cannot be looked into.
     """
     folder = tfds_compat.manual_dir(dl_manager)
-    found = {name: folder / name for name in archives if (folder / name).exists()}
+    try:
+        found = {name: folder / name for name in archives if (folder / name).exists()}
+    except OSError as error:
+        raise BuildError(
+            f"{folder} cannot be looked into: {error}. Change the permissions of the folder or use "
+            "another one."
+        ) from error
     if len(found) < (len(archives) if at_least is None else at_least):
         missing = ", ".join(str(folder / name) for name in archives if name not in found)
         raise MissingFileError(

@@ -195,8 +195,15 @@ def _write_array_record(path: epath.Path, records: Iterable[Record]) -> None:
     try:
         for record in records:
             writer.write(b"".join(record.parts))
-    finally:
+    except BaseException:
+        with contextlib.suppress(RuntimeError):
+            writer.close()
+        raise
+    try:
         writer.close()
+    except RuntimeError as error:  # the library's word for whatever the system refused
+        code = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else errno.EIO
+        raise OSError(code, str(error)) from error
 
 
 def _write_webdataset(
