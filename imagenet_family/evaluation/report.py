@@ -80,9 +80,11 @@ def render(evaluation: Evaluation, splits: Sequence[LabelledSplit] = ()) -> str:
     source = importlib.resources.files("imagenet_family.evaluation") / _TEMPLATE
     template = environment.from_string(source.read_text("utf-8"))
     content = _content(evaluation, Markup)
-    bare = template.render(content, pictures={})
-    room = MAX_BYTES - len(bare.encode("utf-8", "replace"))
-    made = thumbnails(splits, _wanted(evaluation, content), room)
+    wanted = list(dict.fromkeys(_wanted(evaluation, content)))
+    # What surrounds the pictures takes room as well.
+    blank = {place: (number, "") for number, place in enumerate(wanted)}
+    room = MAX_BYTES - len(template.render(content, pictures=blank).encode("utf-8", "replace"))
+    made = thumbnails(splits, wanted, room)
     return template.render(content, pictures=_pictures(made))
 
 

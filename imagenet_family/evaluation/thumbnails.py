@@ -12,7 +12,6 @@ from imagenet_family.evaluation.label_sources import LabelledSplit
 
 _SIDE = 88  # pixels, drawn at most half as large as that on screens of double density
 _QUALITY = 55
-_MARKUP = 300  # bytes around a picture in the page
 _MAX_PIXELS = 100_000_000
 
 Place = tuple[str, str, str]
@@ -28,7 +27,7 @@ def thumbnails(
 
     Args:
         splits: Where the images are.
-        wanted: The images, the most important ones first.
+        wanted: The images, each once, the most important ones first.
         max_bytes: Most characters of all URLs together.
     """
     by_name = {(split.dataset, split.split): split for split in splits if split.image is not None}
@@ -37,7 +36,8 @@ def thumbnails(
         for key, split in by_name.items()
     }
     made: dict[Place, str] = {}
-    for place in dict.fromkeys(wanted):
+    urls: set[str] = set()
+    for place in wanted:
         split = by_name.get(place[:2])
         if split is None:
             continue
@@ -45,8 +45,10 @@ def thumbnails(
             url = _data_url(split.image(rows[place[:2]][place[2]]))
         except ImagenetFamilyError:
             continue
-        if url not in made.values():
-            max_bytes -= len(url) + _MARKUP
+        # One that several splits have is in the report once.
+        if url not in urls:
+            max_bytes -= len(url)
+            urls.add(url)
         if max_bytes < 0:
             break
         made[place] = url
