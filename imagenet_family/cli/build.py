@@ -11,8 +11,12 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
+import io
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TextIO
 
 from imagenet_family import preflight
 from imagenet_family.cli import arguments
@@ -79,11 +83,12 @@ def run(args: argparse.Namespace) -> int:
             _print_plan(plan)
             preflight.check(plan.folder, plan.estimate.needed, plan.workers)
             continue
-        builder.on_plan = _print_plan
+        builder.on_plan = functools.partial(_print_plan, file=sys.stdout)
         try:
-            builder.download_and_prepare(
-                download_dir=args.download_dir, download_config=download_config
-            )
+            with quiet_tfds():
+                builder.download_and_prepare(
+                    download_dir=args.download_dir, download_config=download_config
+                )
         except ValueError as error:  # TFDS's word for a version that cannot be built any more
             if "Available for `download_and_prepare`" not in str(error):
                 raise
@@ -112,8 +117,15 @@ def _beam_options(flags: str | None) -> PipelineOptions | None:
     return PipelineOptions([f"--{flag}" for flag in flags.split(",")])
 
 
-def _print_plan(plan: BuildPlan) -> None:
-    print(plan, flush=True)
+def _print_plan(plan: BuildPlan, file: TextIO | None = None) -> None:
+    print(plan, file=file, flush=True)
+
+
+@contextlib.contextmanager
+def quiet_tfds() -> Iterator[None]:
+    """Keeps what TFDS prints of its own out of the output, which says the same and knows more."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def report(builder: ArchiveBuilder) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import imagenet_family
 from imagenet_family import images, labels, readers
 from imagenet_family.cli import arguments
-from imagenet_family.cli.build import report
+from imagenet_family.cli.build import quiet_tfds, report
 from imagenet_family.resources import resource_path
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs `imagenet-family demo`."""
     import tensorflow_datasets as tfds
+    from absl import logging
 
+    logging.set_verbosity(logging.ERROR)  # that the fakes are not whole is no news here
     folder = args.output_dir or Path(tempfile.mkdtemp(prefix="imagenet_family_demo_"))
     manual_dir = resource_path("dummy_data")
     print(f"Building every dataset from the fake archives in {manual_dir}\n")
@@ -52,11 +54,12 @@ def run(args: argparse.Namespace) -> int:
     prepared = arguments.builders(args)
     start = time.perf_counter()
     for builder in prepared:
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(
-                manual_dir=manual_dir, try_download_gcs=False
+        with quiet_tfds():
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(
+                    manual_dir=manual_dir, try_download_gcs=False
+                )
             )
-        )
         report(builder)
     print(f"\n{len(prepared)} datasets in {time.perf_counter() - start:.1f} s")
     picture = folder / _PICTURE
