@@ -90,8 +90,8 @@ def _describe(example: Mapping[str, Any], label: int) -> dict[str, Any]:
     known = label >= 0
     description |= {
         _LABEL: label,
-        "wnid": labels.wnids()[label] if known else None,
-        "class_name": labels.class_names()[label] if known else None,
+        "wnid": labels.wnids()[label] if known else "",  # readers guess types: never null
+        "class_name": labels.class_names()[label] if known else "",
         "width": width,
         "height": height,
     }

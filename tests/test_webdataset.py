@@ -68,8 +68,8 @@ def test_each_shard_holds_what_the_shard_of_stock_tfds_holds(name, config, archi
                 meta = json.loads(found["json"])
                 assert {field: meta[field] for field in description} == description
                 known = label >= 0
-                assert meta["wnid"] == (labels.wnids()[label] if known else None)
-                assert meta["class_name"] == (labels.class_names()[label] if known else None)
+                assert meta["wnid"] == (labels.wnids()[label] if known else "")
+                assert meta["class_name"] == (labels.class_names()[label] if known else "")
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record", "parquet"])

@@ -22,7 +22,7 @@ from imagenet_family.webdataset_check import check_webdataset
 IMAGE = fake.jpeg(fake.picture(3, 3, (40, 30)))
 
 # The machine may be busy, and examples are few where each takes long.
-slowly = settings(deadline=None, max_examples=60)
+slowly = settings(deadline=None, max_examples=60, derandomize=True)
 
 ids = st.integers(0, 999)
 names = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=150)
@@ -101,7 +101,7 @@ def test_the_description():
         b'"label":1,"width":40,"wnid":"n01443537"}'
     )
     unlabelled = json.loads(tar_samples.sample(example_of("a.JPEG", label=-1))[7])
-    assert unlabelled["wnid"] is unlabelled["class_name"] is None
+    assert unlabelled["wnid"] == unlabelled["class_name"] == ""
 
 
 def test_what_is_no_image():
