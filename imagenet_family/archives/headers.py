@@ -77,17 +77,6 @@ def check_of(header: bytes) -> int:
     return zlib.adler32(header)
 
 
-def looks_like_header(block: bytes) -> bool:
-    """Says whether a block is a tar header, by its magic or else by its checksum."""
-    if block[257:262] == b"ustar":
-        return True
-    try:
-        _verify_checksum(block)
-    except HeaderError:
-        return False
-    return True
-
-
 def parse_header(block: bytes) -> Header:
     """Returns the fields of a 512-byte header block.
 

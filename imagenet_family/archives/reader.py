@@ -1,4 +1,4 @@
-"""Reading members of an indexed archive, each with one positioned read."""
+"""Reading members of an indexed archive, each at its place."""
 
 import os
 import threading
@@ -48,19 +48,19 @@ class ArchiveReader:
           MissingFileError: The archive is gone.
           ArchiveError: The archive changed since it was indexed, or cannot be read.
         """
-        offset, size, start = int(offset), int(size), int(offset) - headers.BLOCK
-        if start < 0 or size < 0 or offset + size > self.fingerprint.size:
+        offset, size = int(offset), int(size)
+        if offset < headers.BLOCK or size < 0 or offset + size > self.fingerprint.size:
             raise self._error(
                 name, offset, f"a member inside its {self.fingerprint.size} bytes", f"{size} bytes"
             )
         file = self._open()
-        block = file.read(start, headers.BLOCK + size)
-        if len(block) != headers.BLOCK + size:
-            raise self._error(name, offset, f"{size} bytes", f"{len(block) - headers.BLOCK}")
-        if headers.check_of(block[: headers.BLOCK]) != check:
+        header, data = file.read_member(offset, size, headers.BLOCK)
+        if len(data) != size:
+            raise self._error(name, offset, f"{size} bytes", f"{len(data)}")
+        if headers.check_of(header) != check:
             raise self._error(name, offset, "the header that was indexed", "another one before it")
         self._check_unchanged(file)
-        return block[headers.BLOCK :]
+        return data
 
     def close(self) -> None:
         """Closes the archive; a later read opens it again."""
@@ -99,11 +99,10 @@ class ArchiveReader:
             return self._file
 
     def _check_unchanged(self, file: LocalFile | RemoteFile) -> None:
-        found = file.fingerprint()
-        if found != self.fingerprint:
+        if not file.has(self.fingerprint):
             raise ArchiveError(
                 f"{self.source}: changed since it was indexed: expected {self.fingerprint}, "
-                f"found {found}. {_INDEX_AGAIN}"
+                f"found {file.fingerprint()}. {_INDEX_AGAIN}"
             )
 
     def _error(self, name: str, offset: int, expected: str, found: str) -> ArchiveError:

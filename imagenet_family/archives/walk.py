@@ -112,7 +112,7 @@ class RegionWalk:
                 except (ValueError, IndexError):
                     usual = False
                 if not usual or (outer and b".tar" in header[:100]):
-                    position = self._step(position)
+                    position = self._step(position, header)
                     continue
                 add_header(header)
                 add_offset(data)
@@ -125,12 +125,17 @@ class RegionWalk:
             self._flush()
         return position
 
-    def _step(self, position: int) -> int | None:
-        """Takes one entry with its extension headers; returns the next header's offset."""
+    def _step(self, position: int, block: bytes) -> int | None:
+        """Takes one entry with its extension headers; returns the next header's offset.
+
+        Args:
+          position: Offset of the entry.
+          block: What was read there, perhaps less than a header.
+        """
         path = size = None
         extended = False
         while True:
-            block = self._block(position)
+            self._check_block(position, block)
             if block == ZEROS:
                 if extended:
                     raise self._error("a header after the extension header", "zeros", position)
@@ -148,10 +153,13 @@ class RegionWalk:
                 ):
                     raise HeaderError("one path and one size for a member", "two that differ")
             except HeaderError as error:
-                raise self._header_error(error, position) from None
+                foreign = position == self._region.start and block[257:262] != b"ustar"
+                told = self._no_tar(block) if foreign else error
+                raise self._header_error(told, position) from None
             path = found_path if path is None else path
             size = found_size if size is None else size
             position = data + padded(header.size)
+            block = self._read(position, BLOCK)
         try:
             return self._member(header, path, size, position, block)
         except HeaderError as error:
@@ -186,7 +194,7 @@ class RegionWalk:
                 name,
             )
         if not self._region.nested and name.endswith(b".tar"):
-            directory = self._nested_directory(name, data, size)
+            directory = self._nested_directory(name, size)
             if directory is not None:
                 self._flush()
                 self.parts.append(Region(data, data + size, directory, nested=True))
@@ -221,21 +229,20 @@ class RegionWalk:
             raise HeaderError("a path or a size for one member", "the same one for all of them")
         return records
 
-    def _nested_directory(self, name: bytes, data: int, size: int) -> str | None:
+    def _nested_directory(self, name: bytes, size: int) -> str | None:
         """Returns the directory of a nested tar's members; None when it is not wanted."""
         wanted = headers.split_path(name)
         if wanted is None:
             return None
-        block = self._exactly(data, BLOCK) if size >= BLOCK else b""
-        if block != ZEROS and not (block and headers.looks_like_header(block)):
-            raise HeaderError(
-                "a tar, as the member's name says",
-                f"{size} bytes that start with {block[:16]!r}" if size else "an empty file",
-                _FETCH_AGAIN,
-            )
+        if not size:
+            raise HeaderError("a tar, as the member's name says", "an empty file", _FETCH_AGAIN)
         parent, base = wanted
         stem = base.removesuffix(b".tar").decode()
         return f"{parent}/{stem}" if parent else stem
+
+    def _no_tar(self, block: bytes) -> HeaderError:
+        expected = "a tar, as the member's name says" if self._region.nested else "a tar archive"
+        return HeaderError(expected, f"something else that starts with {block[:40]!r}")
 
     def _check_trailer(self, position: int) -> None:
         """Checks that nothing but zeros follows the end marker at `position`."""
@@ -318,7 +325,8 @@ class RegionWalk:
         below = f"{self._region.directory}/{where[0]}" if where[0] else self._region.directory
         return below, where[1]
 
-    def _block(self, position: int) -> bytes:
+    def _check_block(self, position: int, block: bytes) -> None:
+        """Checks that a whole header was read, and that it lies in the region."""
         if position + BLOCK > self._region.end:
             raise self._error(
                 "a header or the end marker (two blocks of zeros)",
@@ -326,15 +334,18 @@ class RegionWalk:
                 position,
                 remedy=f"It was cut short. {_FETCH_AGAIN}",
             )
-        return self._exactly(position, BLOCK)
+        self._check_length(position, BLOCK, block)
 
     def _exactly(self, position: int, length: int) -> bytes:
         data = self._read(position, length)
+        self._check_length(position, length, data)
+        return data
+
+    def _check_length(self, position: int, length: int, data: bytes) -> None:
         if len(data) != length:
             raise self._error(
                 f"{length} bytes", f"{len(data)}: the file became shorter meanwhile", position
             )
-        return data
 
     def _kind(self) -> str:
         return f"tar {self._region.directory}.tar in it" if self._region.nested else "file"
