@@ -75,7 +75,7 @@ def manual_dir(dl_manager: Any) -> epath.Path:
     """
     try:
         return epath.Path(dl_manager.manual_dir)
-    except AssertionError:
+    except (AssertionError, OSError):
         return epath.Path(dl_manager._manual_dir)
 
 

@@ -36,9 +36,13 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
+import numpy as np  # noqa: E402
 import tensorflow_datasets  # noqa: E402, F401 (before forking, so that each build starts at once)
+from archives_lib import fake, make_family  # noqa: E402
+from PIL import Image  # noqa: E402
+from tensorflow_datasets.core.utils import shard_utils  # noqa: E402
 
-from imagenet_family import cli, engine, errors, writers  # noqa: E402
+from imagenet_family import cli, engine, errors, readers, writers  # noqa: E402
 from imagenet_family.cli import build as _  # noqa: E402, F401
 
 TIMEOUT = 600
@@ -53,12 +57,14 @@ class Case:
         archives: manual_dir.
         options: Further arguments of `imagenet-family build`.
         workers: Processes; with more than one, also builds as small as these use them.
+        min_shard_size: Bytes of a shard at least, in place of TFDS's 64 MiB.
     """
 
     name: str
     archives: Path
     options: tuple[str, ...] = ()
     workers: int = 1
+    min_shard_size: int = shard_utils.DEFAULT_MIN_SHARD_SIZE
 
     def arguments(self, data_dir: Path) -> list[str]:
         return [
@@ -182,6 +188,8 @@ def start(case: Case, data_dir: Path, log: Path, install: Callable[[], None] | N
         os.dup2(descriptor, 2)
         if case.workers > 1:
             engine._SERIAL_BYTES = 0
+        # TFDS 4.9.10 does not heed what DownloadConfig says of it.
+        shard_utils.ShardConfig.min_shard_size = case.min_shard_size
         if install is not None:
             install()
         code = cli.main(case.arguments(data_dir))
@@ -223,8 +231,6 @@ def whole_shards(parent: Path) -> dict[str, int]:
         shard = note.with_suffix("")
         with contextlib.suppress(OSError, ValueError, TypeError, errors.BuildError):
             noted = writers.ShardResult(**json.loads(note.read_text()))
-            from imagenet_family import readers
-
             file_format = re.search(r"\.(\w+)-\d{5}-of-", shard.name)[1]
             if readers.summarize(shard, file_format) == noted:
                 found[shard.name] = shard.stat().st_ino
@@ -258,11 +264,14 @@ class Harness:
         self._count = 0
         folder.mkdir(parents=True, exist_ok=True)
         reference = folder / "reference"
-        began = time.perf_counter()
-        pid = start(case, reference, self.log)
-        assert wait(pid) == 0, self.log.read_text()
-        self.seconds = time.perf_counter() - began
+        assert wait(start(case, reference, self.log)) == 0, self.log.read_text()
         self.expected = tree(case.dataset(reference))
+        shutil.rmtree(reference)
+        # Timed the second time, when everything is imported and in the page cache.
+        began = time.perf_counter()
+        assert wait(start(case, reference, self.log)) == 0, self.log.read_text()
+        self.seconds = time.perf_counter() - began
+        assert tree(case.dataset(reference)) == self.expected, "two builds have other bytes"
         shutil.rmtree(reference)
 
     def at_step(self, name: str, *, after: bool) -> Outcome:
@@ -326,8 +335,8 @@ class Harness:
         assert code_again == 0, f"it could not be resumed:\n{self.log.read_text()[-3000:]}"
         dataset = case.dataset(data_dir)
         assert tree(dataset) == self.expected, "the resumed build has other bytes"
-        for name, inode in whole.items() if found is None else ():
-            assert (dataset / name).stat().st_ino == inode, f"{name} was written again"
+        for name in whole.keys() & self.expected.keys() if found is None else ():
+            assert (dataset / name).stat().st_ino == whole[name], f"{name} was written again"
         left = {path.name for path in parent.iterdir()} - {dataset.name, f".{dataset.name}.lock"}
         assert not left, f"left over: {left}"
         shutil.rmtree(data_dir)
@@ -372,11 +381,14 @@ def run_random(
     harness: Harness, points: int, rng: random.Random, report: Callable[[str, Outcome], None]
 ) -> None:
     """Kills at random times, in builds with workers also one of these."""
-    for point in range(points):
+    victims = ("parent", "group", "worker") if harness.case.workers > 1 else ("parent",)
+    hits = 0
+    while hits < points:
         seconds = rng.uniform(0, harness.seconds)
-        victims = ("parent", "group", "worker") if harness.case.workers > 1 else ("parent",)
-        victim = victims[point % len(victims)]
-        report(f"{victim} at {seconds:.3f} s", harness.at_time(seconds, victim, rng))
+        victim = victims[hits % len(victims)]
+        outcome = harness.at_time(seconds, victim, rng)
+        hits += outcome.exit_code != 0  # else the build was faster
+        report(f"{victim} at {seconds:.3f} s", outcome)
 
 
 def demo_cases(archives: Path) -> list[Case]:
@@ -388,9 +400,27 @@ def demo_cases(archives: Path) -> list[Case]:
         Case("imagenet2012_real", archives, ("--file_format", "array_record", "--num_shards", "5")),
         Case("imagenet2012_subset/1pct", archives, ("--num_shards", "2")),
         Case("imagenet_v2/threshold-0.7", archives),
-        # So small that converted images change the number of shards when they are written.
-        Case("imagenet2012", archives, ("--max_shard_size_mb", "1")),
+        Case("imagenet2012", archives / "pngs", min_shard_size=800_000),
     ]
+
+
+def make_archives(folder: Path) -> None:
+    """Writes archives for `demo_cases`.
+
+    Those in `pngs` hold images that become so much smaller when they are converted that the number
+    of shards is another one than was planned.
+    """
+    make_family(folder, train=240, val=200, test=60, v2=100)
+    (folder / "pngs").mkdir()
+    rng = np.random.default_rng(0)
+    members = [
+        (
+            f"ILSVRC2012_val_{number:08d}.JPEG",
+            fake.png(Image.fromarray(rng.integers(0, 256, (400, 400, 3), np.uint8))),
+        )
+        for number in range(1, 9)
+    ]
+    (folder / "pngs" / "ILSVRC2012_img_val.tar").write_bytes(fake.tar_bytes(members))
 
 
 def main() -> int:
@@ -418,9 +448,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="faults-", dir=args.folder) as name:
         folder = Path(name)
-        from archives_lib import make_family
-
-        make_family(folder / "archives", train=240, val=200, test=60, v2=100)
+        make_archives(folder / "archives")
         cases = demo_cases(folder / "archives")
         if args.workers:
             cases = [case for case in cases if case.workers > 1]

@@ -137,8 +137,11 @@ def test_dataset_on_a_read_only_disk_is_used(archives, tmp_path):
 
 
 @pytest.fixture
-def open_folder():
-    """A folder that everybody can come to, unlike `tmp_path`."""
+def open_folder(references):
+    """A folder that everybody can come to, unlike `tmp_path`.
+
+    There have been builds by now, so that whatever they import was imported by this user.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
