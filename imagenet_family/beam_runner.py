@@ -32,7 +32,7 @@ from apache_beam.runners import PipelineRunner
 from apache_beam.runners.runner import PipelineResult
 from etils import epath
 
-from imagenet_family import errors, staging
+from imagenet_family import errors, remote, staging
 from imagenet_family.archives import Fingerprint
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 from imagenet_family.examples import Column, Examples, Ragged
@@ -283,7 +283,7 @@ def _listed(folders: Iterable[epath.Path], suffix: str) -> set[str]:
     return {
         os.fspath(path)
         for folder in folders
-        for path in folder.iterdir()
+        for path in remote.listing(folder)
         if path.name.endswith(suffix)
     }
 

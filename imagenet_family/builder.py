@@ -26,7 +26,7 @@ from imagenet_family import (
 from imagenet_family.errors import ImagenetFamilyError
 from imagenet_family.examples import Examples
 from imagenet_family.sharding import SplitPlan, plan_split
-from imagenet_family.writers import write_error
+from imagenet_family.writers import is_local, write_error
 
 _CACHE_FOLDER = "imagenet_family"
 
@@ -122,6 +122,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ImagenetFamilyError: Input or machine do not allow it.
         """
         overwrite = download_config and download_config.download_mode.overwrite_dataset
+        self._discard_half()
         if self.data_path.exists() and not overwrite:  # perhaps in a folder that is read-only
             staging.clear_finished(self.data_path)
             super().download_and_prepare(download_config=download_config, **kwargs)
@@ -134,8 +135,16 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 self.info.read_from_directory(self.data_path)
             else:
                 staging.announce(self.data_path)
-            with _system_errors(self._dataset_path):
+            with _system_errors(self._dataset_path), tfds_compat.moving_objects(self.data_path):
                 super().download_and_prepare(download_config=download_config, **kwargs)
+
+    def _discard_half(self) -> None:
+        """Removes a dataset that appeared in part: object stores copy when TFDS renames."""
+        path = self.data_path
+        if is_local(path) or not path.exists() or not staging.is_unfinished(path):
+            return
+        if not engine.is_complete(path):
+            staging.discard(path)
 
     def _post_download_and_prepare_hook(self) -> None:
         staging.clear(self._dataset_path)

@@ -190,6 +190,16 @@ def identity(plans: Iterable[SplitPlan], file_format: str) -> str:
     return sha.hexdigest()
 
 
+def is_complete(dataset: epath.Path) -> bool:
+    """Tells whether a prepared dataset has all its files, those that TFDS writes and the shards."""
+    try:
+        splits = json.loads((dataset / MANIFEST).read_text())["splits"]
+    except FileNotFoundError:
+        return False
+    expected = {"dataset_info.json", "features.json"}.union(*splits.values())
+    return expected <= {path.name for path in dataset.iterdir()}
+
+
 def write_manifest(
     folder: epath.Path, file_format: str, splits: Mapping[str, Mapping[str, ShardResult]]
 ) -> None:

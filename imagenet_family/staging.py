@@ -23,7 +23,7 @@ import filelock
 from absl import logging
 from etils import epath
 
-from imagenet_family import readers
+from imagenet_family import readers, remote
 from imagenet_family.errors import BuildError
 from imagenet_family.examples import Examples
 from imagenet_family.writers import (
@@ -112,7 +112,7 @@ class Staging:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for path in self.path.iterdir():
+            for path in remote.listing(self.path):
                 if path.name.startswith(_TARGET_PREFIX) and path.name != _marker(target):
                     self._recover(path)
                     _remove_target(path)
@@ -133,6 +133,9 @@ class Staging:
             BuildError: The folder cannot be written to.
         """
         try:
+            if not is_local(target):
+                remote.copy_all(self.path, target, shards)
+                return
             for shard in shards:
                 _link(self.path / shard, target / shard)
         except OSError as error:
@@ -183,6 +186,11 @@ def discard(dataset: epath.Path) -> None:
     """
     replaced = dataset.parent / f"{_prefix(dataset)}replaced"
     try:
+        if not is_local(dataset):  # nothing is renamed at once there; the mark tells of it
+            (replaced / dataset.name).touch()
+            _remove_tree(dataset)
+            _remove_tree(replaced)
+            return
         _remove_tree(replaced)
         dataset.rename(replaced)
         _remove_tree(replaced)
@@ -190,9 +198,14 @@ def discard(dataset: epath.Path) -> None:
         raise write_error(dataset, error) from error
 
 
+def is_unfinished(dataset: epath.Path) -> bool:
+    """Tells whether a build has left something to go on from, or to clear away."""
+    return any(path.name.startswith(_prefix(dataset)) for path in remote.listing(dataset.parent))
+
+
 def clear_finished(dataset: epath.Path) -> None:
     """Clears away what is left when a build was killed after its dataset had appeared."""
-    if not any(path.name.startswith(_prefix(dataset)) for path in dataset.parent.iterdir()):
+    if not is_unfinished(dataset):
         return
     try:
         with build_lock(dataset):
@@ -208,12 +221,10 @@ def clear(dataset: epath.Path, *, keep: epath.Path | None = None) -> None:
     Raises:
         BuildError: Something cannot be removed.
     """
-    if not dataset.parent.exists():
-        return
     try:
-        for folder in dataset.parent.iterdir():
+        for folder in remote.listing(dataset.parent):
             if folder.name.startswith(_prefix(dataset)) and folder != keep:
-                for path in folder.iterdir():
+                for path in remote.listing(folder):
                     if path.name.startswith(_TARGET_PREFIX):
                         _remove_target(path)
                 _remove_tree(folder)
@@ -286,10 +297,7 @@ def _remove_tree(folder: epath.Path) -> None:
 
 
 def _link(source: epath.Path, target: epath.Path) -> None:
-    if is_local(source):
-        try:
-            os.link(source, target)
-        except OSError:  # a file system without hard links
-            source.rename(target)
-    else:
-        source.copy(target)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        source.rename(target)

@@ -6,6 +6,7 @@ TFDS itself, which is slower but needs only its public interface.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -14,8 +15,9 @@ from typing import Any
 
 from etils import epath
 
+from imagenet_family import remote
 from imagenet_family.errors import UsageError
-from imagenet_family.writers import Record, ShardResult
+from imagenet_family.writers import Record, ShardResult, is_local
 
 
 @functools.cache
@@ -28,6 +30,7 @@ def check() -> tuple[str, ...]:
         naming,
         registered,
         splits,
+        utils,
         writer,
     )
     from tensorflow_datasets.core.utils import shard_utils
@@ -47,6 +50,7 @@ def check() -> tuple[str, ...]:
         (writer.ExampleWriter, "write", ["self", "path", "examples"]),
         (writer, "_write_index_file", ["sharded_index_path", "record_keys"]),
         (file_adapters, "ADAPTER_FOR_FORMAT", None),
+        (utils, "incomplete_dir", ["dirname", "permissions", "overwrite"]),
         (registered, "add_dataset_builder_provider", ["provider", "index"]),
     ]
     return tuple(
@@ -77,6 +81,22 @@ def manual_dir(dl_manager: Any) -> epath.Path:
         return epath.Path(dl_manager.manual_dir)
     except (AssertionError, OSError):
         return epath.Path(dl_manager._manual_dir)
+
+
+@contextlib.contextmanager
+def moving_objects(folder: epath.Path) -> Iterator[None]:
+    """Lets TFDS finish a dataset on an object store by copies; see `remote.incomplete_dir`."""
+    from tensorflow_datasets.core import utils
+
+    if is_local(folder):
+        yield
+        return
+    original = utils.incomplete_dir
+    utils.incomplete_dir = remote.incomplete_dir
+    try:
+        yield
+    finally:
+        utils.incomplete_dir = original
 
 
 def shard_namer(builder: Any) -> Callable[[str, int, int], str]:

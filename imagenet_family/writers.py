@@ -128,14 +128,21 @@ def atomic_file(path: epath.Path) -> Iterator[epath.Path]:
     Raises:
         BuildError: Instead of an `OSError`, with the file and what to do.
     """
-    temporary = path.parent / f"{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    local = is_local(path)
+    # In an object store a file appears when it is closed, and renaming is copying.
+    suffix = f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}" if local else ""
+    temporary = path.parent / f"{path.name}{suffix}"
+    done = False
     try:
         yield temporary
-        temporary.replace(path)
+        if local:
+            temporary.replace(path)
+        done = True
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if not done:  # closed by an error, it may have appeared in part
+            temporary.unlink(missing_ok=True)
 
 
 def write_error(path: epath.PathLike, error: OSError) -> BuildError:
