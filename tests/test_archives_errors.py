@@ -114,6 +114,10 @@ CASES = {
     ),
     "unknown type of entry": (member(b"a", b"1", at_156=b"V") + END, "found an entry of type b'V'"),
     "part of a multi-volume archive": (member(b"a", b"1", at_156=b"M") + END, "of type b'M'"),
+    "directory or file, by name": (
+        pax(record(b"path", b"d/")) + header(b"d", 0, b"\0") + END,
+        "a file or a directory, found both",
+    ),
     "times where the prefix is": (
         header(b"a", at_257=b"ustar  \0", at_345=b"13672342342\0") + END,
         "an empty prefix field",

@@ -9,8 +9,8 @@ import dataclasses
 import errno
 import os
 import stat
-import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -294,16 +294,15 @@ def write_whole(path: str, pieces: Iterable[Any]) -> None:
             file.discard()
             raise
         return
-    directory = Path(path).parent
-    directory.mkdir(parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(prefix=f"{Path(path).name}.", suffix=".tmp", dir=directory)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(f"{path}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(fd, "wb") as file:
+        with temporary.open("xb") as file:
             for piece in pieces:
                 file.write(piece)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -178,7 +178,12 @@ class RegionWalk:
         if header.type == headers.GNU_SPARSE:
             raise headers.sparse_error()
         name = header.name if path is None else path
+        # Before POSIX a slash at the end was all that told a directory.
         old_directory = header.type == b"\0" and name.endswith(b"/")
+        if header.type == b"\0" and old_directory != header.name.endswith(b"/"):
+            raise HeaderError(
+                "a file or a directory", f"both: {header.name[-20:]!r} and {name[-20:]!r}"
+            )
         if header.type in headers.WITHOUT_DATA or old_directory:
             headers.split_path(name)
             return data
