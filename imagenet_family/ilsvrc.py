@@ -154,14 +154,17 @@ def find_archives(
         BuildError: The folder cannot be looked into.
     """
     folder = tfds_compat.manual_dir(dl_manager)
-    try:
-        found = {name: folder / name for name in archives if (folder / name).exists()}
-    except OSError as error:
-        raise BuildError(
-            f"{folder} cannot be looked into: {error}. Change the permissions of the folder or use "
-            "another one."
-        ) from error
+    found = {name: folder / name for name in archives if (folder / name).exists()}
     if len(found) < (len(archives) if at_least is None else at_least):
+        try:
+            sum(1 for _ in folder.iterdir())
+        except PermissionError as error:
+            raise BuildError(
+                f"{folder} cannot be looked into: {error}. Change the permissions of the folder or "
+                "use another one."
+            ) from error
+        except OSError:
+            pass  # there is no such folder, which the next message says
         missing = ", ".join(str(folder / name) for name in archives if name not in found)
         raise MissingFileError(
             f"Not found: {missing}. {instructions(*archives, some=at_least is not None)} "
