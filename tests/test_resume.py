@@ -102,7 +102,7 @@ def flipped(data, at):
 DAMAGE = {
     "cut": lambda data: data[: len(data) // 2],
     "empty": lambda data: b"",
-    "a flipped bit": lambda data: flipped(data, len(data.rstrip(b"\0")) // 3),
+    "a flipped bit": lambda data: flipped(data, 3000),
     "longer": lambda data: data + b"x",
     "a record less": lambda data: data[: -int.from_bytes(data[:8], "little") - 16],
 }
