@@ -207,6 +207,17 @@ def test_a_damaged_tfrecord(models, tmp_path, damage):
         evaluation.read_splits("imagenet2012", data_dir=tmp_path / "ours")
 
 
+@pytest.mark.parametrize("damage", [b"", b"no array_record at all"])
+def test_a_damaged_array_record(models, tmp_path, damage):
+    builder = parity.build_ours(
+        "imagenet2012", models.archives, tmp_path, num_shards=1, file_format="array_record"
+    )
+    (path,) = builder.info.splits["validation"].filepaths
+    path.write_bytes(damage)
+    with pytest.raises(BuildError, match=r"validation.array_record.*Build"):
+        evaluation.read_splits("imagenet2012", data_dir=tmp_path / "ours")
+
+
 def test_published_labels_need_no_files(tmp_path):
     for name in ("imagenet2012", "imagenet2012_subset"):
         (split,) = evaluation.read_splits(name, data_dir=tmp_path)

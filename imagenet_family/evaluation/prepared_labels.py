@@ -32,6 +32,8 @@ _FOOTER = 4
 _FIELD_1 = 0x0A  # Example.features, Features.feature and a map entry's key
 _IMAGE_KEY = bytes([_FIELD_1, len(IMAGE)]) + IMAGE.encode()
 _MAX_VARINT = 10
+_LARGE_RECORD = 32 << 10  # bytes on average
+_RECORDS_TOGETHER = 256  # of array_record, whose reader is slow for single ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ def read_labels(plan: PreparedSplit, *, show_progress: bool = True) -> PreparedL
         disable=None if show_progress and progress.tfds_bars_enabled() else True,
     ) as bar:
         for path, length in zip(plan.paths, plan.lengths, strict=True):
-            file = _Mapped(path) if mapped else _Whole(path, plan.file_format)
+            file = _Mapped(path, length) if mapped else _Whole(path, plan.file_format)
             found = 0
             for place, record in file.records():
                 _append(columns, kinds, record, f"{path}: record {found}")
@@ -96,7 +98,7 @@ def read_labels(plan: PreparedSplit, *, show_progress: bool = True) -> PreparedL
 class _Mapped:
     """A local TFRecord file; an example's place is its offset and length."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, num_records: int) -> None:
         self._path = path
         try:
             with open(path, "rb") as file:
@@ -105,8 +107,9 @@ class _Mapped:
                 self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except OSError as error:
             raise BuildError(f"Shard {path} cannot be read: {error}. Build it again.") from error
-        if size and hasattr(mmap, "MADV_RANDOM"):
-            self._data.madvise(mmap.MADV_RANDOM)  # no reading ahead into images
+        # No reading ahead into images; records without large ones are rather read in one go.
+        if size > _LARGE_RECORD * num_records and hasattr(mmap, "MADV_RANDOM"):
+            self._data.madvise(mmap.MADV_RANDOM)
 
     def records(self) -> Iterator[tuple[tuple[int, int], bytes]]:
         """Gives place and record of each example, without the entry of the image."""
@@ -149,18 +152,35 @@ class _Whole:
 
     def records(self) -> Iterator[tuple[int, bytes]]:
         """Gives place and record of each example."""
-        return enumerate(readers.read_records(self._path, self._format))
+        if self._format != "array_record":
+            yield from enumerate(readers.read_records(self._path, self._format))
+            return
+        total = self._call(lambda reader: reader.num_records())
+        for start in range(0, total, _RECORDS_TOGETHER):
+            places = list(range(start, min(start + _RECORDS_TOGETHER, total)))
+            yield from zip(places, self._read(places), strict=True)
 
     def read(self, place: int) -> bytes:
         """Reads a record of an array_record file."""
+        return self._read([place])[0]
+
+    def _read(self, places: list[int]) -> list[bytes]:
+        return self._call(lambda reader: reader.read(places))
+
+    def _call(self, function: Callable[[Any], Any]) -> Any:
         from array_record.python import array_record_module
 
-        with self._lock:
-            if self._reader is None:
-                self._reader = array_record_module.ArrayRecordReader(
-                    self._path, "readahead_buffer_size:0"
-                )
-            return self._reader.read([place])[0]
+        try:
+            with self._lock:
+                if self._reader is None:
+                    self._reader = array_record_module.ArrayRecordReader(
+                        self._path, "readahead_buffer_size:0"
+                    )
+                return function(self._reader)
+        except Exception as error:  # the library has no exceptions of its own
+            raise BuildError(
+                f"Shard {self._path} cannot be read: {error}. Build it again."
+            ) from error
 
 
 def without_image(data: Any, start: int, stop: int) -> bytes:
