@@ -38,6 +38,8 @@ _PNG_CHUNK = struct.Struct(">I4s")
 _SIZES = struct.Struct(">II")
 # 0xC4, 0xC8 and 0xCC lie between the start-of-frame markers without being any.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Tables, comments and application data.
+_PLAIN_SEGMENTS = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 _WITHOUT_BODY = frozenset({0x01, *range(0xD0, 0xDA)})
@@ -131,6 +133,8 @@ def normalize(data: bytes) -> bytes:
     Raises:
         ImageError: `data` is no image (see `sniff`), or has to be converted and cannot be decoded.
     """
+    if _is_plain_jpeg(data):
+        return data
     kind = sniff(data)
     if kind.components in (1, 3):
         return data
@@ -176,6 +180,25 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         start, pos = pos + 2, pos + int.from_bytes(data[pos : pos + 2])
         yield marker, start, pos
         pattern = _END_OF_SCAN if marker == _START_OF_SCAN else _ANY_MARKER
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Whether an image is an RGB or grayscale JPEG, its header without anything unusual.
+
+    This is `sniff` for nearly all images, in a quarter of the time; where in doubt, it says no.
+    """
+    if not data.startswith(_JPEG_SIGNATURE):
+        return False
+    pos = 2
+    try:
+        while data[pos] == 0xFF and data[pos + 1] in _PLAIN_SEGMENTS:
+            pos += 2 + (data[pos + 2] << 8 | data[pos + 3])
+        if data[pos] != 0xFF or data[pos + 1] not in _START_OF_FRAME:
+            return False
+        height, width, components = _FRAME.unpack_from(data, pos + 4)
+    except (IndexError, struct.error):
+        return False
+    return components in (1, 3) and height > 0 and width > 0
 
 
 def _sniff_jpeg(data: bytes) -> ImageKind:

@@ -365,6 +365,34 @@ def test_damaged_images_give_an_image_or_an_image_error(data):
         assert pixels.flags.writeable
 
 
+_HEADERS = [
+    _jpeg(np.zeros((9, 7, 4), np.uint8), mode, progressive=progressive, comment=b"of no use")
+    for mode in ("L", "CMYK")
+    for progressive in (False, True)
+] + [_jpeg(np.zeros((9, 7, 3), np.uint8))]
+
+
+@settings(max_examples=800, deadline=None, derandomize=True)
+@given(st.data())
+def test_the_quick_look_at_a_header_never_says_more_than_the_long_one(data):
+    image = bytearray(data.draw(st.sampled_from(_HEADERS)))
+    end = image.find(b"\xff\xda")
+    interesting = st.sampled_from([0, 1, 3, 4, 0xC0, 0xC2, 0xC4, 0xD8, 0xDA, 0xDB, 0xE1, 0xFF])
+    for _ in range(data.draw(st.integers(0, 3))):
+        position = data.draw(st.integers(0, end))
+        image[position] = data.draw(st.one_of(interesting, st.integers(0, 255)))
+    image = bytes(image[: data.draw(st.integers(0, 60))] if data.draw(st.booleans()) else image)
+    try:
+        plain = images.sniff(image).components in (1, 3)
+    except ImageError:
+        plain = False
+    assert plain or not images._is_plain_jpeg(image)
+
+
+def test_the_quick_look_at_a_header_knows_all_usual_ones():
+    assert [images._is_plain_jpeg(image) for image in _HEADERS] == [True, True, False, False, True]
+
+
 def test_random_bytes_after_a_signature_end_quickly():
     rng = random.Random(0)
     for signature in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"):

@@ -1,0 +1,277 @@
+"""How fast images are read without preparing a dataset, beside the ways that need it prepared.
+
+    read_speed.py first --manual_dir DIR                      # seconds to the first example
+    read_speed.py raw --manual_dir DIR --data_dir DIR         # random reads a second, not decoded
+    read_speed.py decoded --manual_dir DIR --data_dir DIR     # images a second through two workers
+
+`first` starts a new process each time, with the archives' pages dropped from memory; the index is
+the one saved in `--download_dir`. The others take turns, so that what else the machine does falls
+on all alike, and print the median of all turns and of the ratios to the first line within a turn.
+The datasets to compare with are prepared in `--data_dir` if they are not there. torch, timm and
+grain are left out where they are not installed.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+import imagenet_family  # noqa: E402
+
+SIDE = 224
+BATCH = 64
+WORKERS = 2
+
+_FIRST = """
+import sys, time
+start = time.perf_counter()
+sys.path.insert(0, sys.argv[1])
+import imagenet_family
+source = imagenet_family.data_source(
+    sys.argv[2], split=sys.argv[3], manual_dir=sys.argv[4], download_dir=sys.argv[5]
+)
+source[0]
+print(time.perf_counter() - start)
+"""
+
+
+def first(args: argparse.Namespace) -> None:
+    """Prints the seconds from the start of a process to its first example."""
+    command = [sys.executable, "-c", _FIRST, str(REPOSITORY), args.name, args.split]
+    command += [str(args.manual_dir), str(args.download_dir)]
+    environment = {**os.environ, "IMAGENET_FAMILY_VERIFY_CHECKSUMS": "0"}
+    times = []
+    for turn in range(args.turns + 1):
+        for path in (*args.manual_dir.iterdir(), *args.download_dir.rglob("*.index")):
+            drop_pages(path)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        if turn:  # in the first turn the index is made, and Python's files come into memory
+            times.append(float(done.stdout))
+        else:
+            print(f"first example, first turn: {float(done.stdout):.2f} s")
+    print(f"first example: median {statistics.median(times):.2f} s of {sorted(times)}")
+
+
+def drop_pages(path: Path) -> None:
+    """Drops a file's clean pages from memory."""
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def raw(args: argparse.Namespace) -> None:
+    """Prints random reads a second of images that are not decoded, in one thread."""
+    skip = {"image": tfds.decode.SkipDecoding()}
+    ours = open_source(args, decoders=skip)
+    prepared = prepare(args, "array_record").as_data_source(args.split, decoders=skip)
+    readers = {"imagenet_family.data_source": ours, "tfds.data_source, array_record": prepared}
+    if importlib.util.find_spec("timm"):
+        archive = ours.locate(0)[0].examples.source
+        readers["timm, images in a tar"] = TimmReader(archive)
+    rng = np.random.default_rng(0)
+    counts = {name: len(reader) for name, reader in readers.items()}
+    if len(set(counts.values())) > 1:
+        raise SystemExit(f"these are not the same images: {counts}")
+
+    def read(reader: object) -> int:
+        for index in rng.integers(len(ours), size=args.images).tolist():
+            reader[index]
+        return args.images
+
+    compete({name: lambda reader=reader: read(reader) for name, reader in readers.items()}, args)
+
+
+class TimmReader:
+    """timm's reader of images in a tar, as a sequence of bytes."""
+
+    def __init__(self, archive: str):
+        # Of timm only this: importing all of it takes torchvision, which this does without.
+        for name in ("timm", "timm.utils", "timm.data", "timm.data.readers"):
+            spec = importlib.util.find_spec(name)
+            package = types.ModuleType(name)
+            package.__path__ = spec.submodule_search_locations
+            sys.modules[name] = package
+        module = importlib.import_module("timm.data.readers.reader_image_in_tar")
+        self._reader = module.ReaderImageInTar(archive, cache_tarinfo=False)
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, index: int) -> bytes:
+        file, _ = self._reader[index]
+        return file.read()
+
+
+def decoded(args: argparse.Namespace) -> None:
+    """Prints images a second, decoded, cropped and in batches, through two workers."""
+    import tensorflow as tf
+
+    prepared = prepare(args, "tfrecord")
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = WORKERS
+
+    def crop_in_graph(example: dict) -> tuple:
+        return example["image"][:SIDE, :SIDE], example["label"]
+
+    def tf_data(dataset: tf.data.Dataset) -> Iterable:
+        dataset = dataset.map(crop_in_graph, num_parallel_calls=WORKERS).with_options(options)
+        return dataset.batch(BATCH).prefetch(2).as_numpy_iterator()
+
+    config = tfds.ReadConfig(try_autocache=False)
+    kinds: dict[str, Callable[[], Iterable]] = {
+        "tfds.load, tfrecord": lambda: tf_data(
+            prepared.as_dataset(split=args.split, read_config=config)
+        ),
+        "imagenet_family.as_dataset": lambda: tf_data(open_source(args, tf_data=True)),
+    }
+    source = open_source(args)
+    if importlib.util.find_spec("torch"):
+        kinds["data_source, torch"] = lambda: torch_batches(source)
+    if importlib.util.find_spec("grain"):
+        kinds["data_source, grain"] = lambda: grain_batches(source)
+
+    def read(batches: Callable[[], Iterable]) -> int:
+        # The first batches are waiting for workers to start.
+        iterator = iter(batches())
+        next(iterator)
+        start = time.perf_counter()
+        count = sum(len(batch[0]) for batch in itertools.islice(iterator, args.images // BATCH))
+        return count, time.perf_counter() - start
+
+    compete({name: lambda batches=batches: read(batches) for name, batches in kinds.items()}, args)
+
+
+def torch_batches(source: object) -> Iterable:
+    """Gives batches of the source through torch."""
+    import torch.utils.data
+
+    sampler = torch.utils.data.RandomSampler(source, generator=torch.Generator().manual_seed(0))
+    return torch.utils.data.DataLoader(
+        source,
+        batch_size=BATCH,
+        sampler=sampler,
+        num_workers=WORKERS,
+        collate_fn=collate,
+        multiprocessing_context="spawn",
+    )
+
+
+def collate(examples: list) -> tuple:
+    """Makes a batch of torch tensors."""
+    import torch
+
+    images = np.stack([example["image"][:SIDE, :SIDE] for example in examples])
+    labels = np.array([example["label"] for example in examples])
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def grain_batches(source: object) -> Iterable:
+    """Gives batches of the source through grain."""
+    import grain
+
+    dataset = grain.MapDataset.source(source).seed(0).shuffle().map(crop).batch(BATCH)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    return dataset.to_iter_dataset(options).mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=WORKERS)
+    )
+
+
+def crop(example: dict) -> tuple:
+    """Crops an image."""
+    return example["image"][:SIDE, :SIDE], example["label"]
+
+
+def open_source(args: argparse.Namespace, *, tf_data: bool = False, **options):
+    """Opens the archives."""
+    opener = imagenet_family.as_dataset if tf_data else imagenet_family.data_source
+    return opener(
+        args.name,
+        split=args.split,
+        manual_dir=args.manual_dir,
+        download_dir=args.download_dir,
+        verify_checksums=False,
+        **options,
+    )
+
+
+def prepare(args: argparse.Namespace, file_format: str) -> tfds.core.DatasetBuilder:
+    """Prepares the dataset, unless it is."""
+    builder = tfds.builder(
+        args.name,
+        data_dir=args.data_dir / file_format,
+        file_format=file_format,
+        verify_checksums=False,
+    )
+    config = tfds.download.DownloadConfig(manual_dir=args.manual_dir)
+    builder.download_and_prepare(download_dir=args.download_dir, download_config=config)
+    for path in builder.data_path.iterdir():  # into memory, as the archives are
+        path.read_bytes()
+    return builder
+
+
+def compete(ways: dict[str, Callable[[], object]], args: argparse.Namespace) -> None:
+    """Lets each way read in turn, and prints the rates.
+
+    Args:
+        ways: Each gives the number of images that it read, or also the seconds that it took.
+        args: `turns`.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(args.turns + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            result = way()
+            count, seconds = (
+                result if isinstance(result, tuple) else (result, time.perf_counter() - start)
+            )
+            if turn:  # the first one warms up
+                rates[name].append(count / seconds)
+    base = next(iter(rates.values()))
+    for name, values in rates.items():
+        ratio = statistics.median(value / other for value, other in zip(values, base, strict=True))
+        print(
+            f"{name:32} {statistics.median(values):10,.0f} images/s "
+            f"({min(values):,.0f} to {max(values):,.0f})   x {ratio:.2f}"
+        )
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, name, images in (
+        (first, "imagenet2012_subset/1pct", 1),
+        (raw, "imagenet2012", 2000),
+        (decoded, "imagenet2012", 1024),
+    ):
+        add = commands.add_parser(command.__name__, help=command.__doc__).add_argument
+        add("--manual_dir", type=Path, required=True, help="where the archives are")
+        add("--download_dir", type=Path, required=True, help="where indexes are saved")
+        add("--name", default=name, help="dataset (default: %(default)s)")
+        add("--split", default="train", help="split (default: %(default)s)")
+        add("--turns", type=int, default=7, help="turns that count (default: %(default)s)")
+        if command is not first:
+            add("--data_dir", type=Path, required=True, help="where datasets are prepared")
+            add("--images", type=int, default=images, help="in a turn (default: %(default)s)")
+    args = parser.parse_args()
+    {"first": first, "raw": raw, "decoded": decoded}[args.command](args)
+
+
+if __name__ == "__main__":
+    main()
