@@ -1,5 +1,6 @@
 """Which members an index lists, with `tarfile` as the judge."""
 
+import concurrent.futures
 import gzip
 import io
 import itertools
@@ -14,7 +15,7 @@ from fuzz_archives import indexed_members, tarfile_members
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imagenet_family.archives import index_archive, parallel, walk
+from imagenet_family.archives import gunzip, index_archive, parallel, walk
 
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 _counter = itertools.count()
@@ -226,6 +227,22 @@ def test_gzip_is_decompressed_once_and_old_copies_go(tmp_path):
     assert len(second) == 2
     assert second.source == str(path) != second.path
     assert sorted(p.suffix for p in cache.iterdir()) == [".index", ".lock", ".tar"]
+
+
+def test_gzip_is_decompressed_by_one_of_many(tmp_path, monkeypatch):
+    path, cache = tmp_path / "v2.tar.gz", tmp_path / "cache"
+    path.write_bytes(gzip.compress(pack([(str(i), os.urandom(5000)) for i in range(50)])))
+    content, made = gunzip._content, []
+    monkeypatch.setattr(gunzip, "_content", lambda *args: made.append(1) or content(*args))
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda _: index_archive(path, cache_dir=cache, progress=False), range(8))
+        assert {(index.path, len(index)) for index in found} == {(index_path(cache), 50)}
+    assert len(made) == 1
+
+
+def index_path(cache: Path) -> str:
+    (path,) = cache.glob("*.tar")
+    return str(path)
 
 
 @pytest.fixture
