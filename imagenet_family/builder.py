@@ -19,6 +19,7 @@ from imagenet_family import (
     preflight,
     progress,
     published,
+    remote,
     runners,
     staging,
     tfds_compat,
@@ -26,7 +27,7 @@ from imagenet_family import (
 from imagenet_family.errors import ImagenetFamilyError
 from imagenet_family.examples import Examples
 from imagenet_family.sharding import SplitPlan, plan_split
-from imagenet_family.writers import is_local, write_error
+from imagenet_family.writers import write_error
 
 _CACHE_FOLDER = "imagenet_family"
 
@@ -92,7 +93,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 into manual_dir by hand; None for yes unless $IMAGENET_FAMILY_VERIFY_CHECKSUMS is 0.
             **kwargs: `data_dir`, `config`, `version`, `file_format`; see `tfds.builder`.
         """
-        super().__init__(**kwargs)
+        with remote.explained(kwargs.get("data_dir") or ""):
+            super().__init__(**kwargs)
         self.workers = workers
         self.verify_checksums = verify_checksums
         self.on_plan: Callable[[BuildPlan], None] = _log_plan
@@ -141,7 +143,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _discard_half(self) -> None:
         """Removes a dataset that appeared in part: object stores copy when TFDS renames."""
         path = self.data_path
-        if is_local(path) or not path.exists() or not staging.is_unfinished(path):
+        if remote.is_local(path) or not path.exists() or not staging.is_unfinished(path):
             return
         if not engine.is_complete(path):
             staging.discard(path)
@@ -187,7 +189,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         download_config: tfds.download.DownloadConfig,
     ) -> Sequence[tfds.core.SplitInfo]:
         problems = tfds_compat.check()
-        splits = self._split_generators(dl_manager)
+        with remote.explained(tfds_compat.manual_dir(dl_manager)):
+            splits = self._split_generators(dl_manager)
         for difference in published.differences(self.info.full_name, splits):
             logging.warning("%s", difference)
         if problems or not all(isinstance(split, Examples) for split in splits.values()):
@@ -285,7 +288,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def _system_errors(dataset: epath.Path) -> Iterator[None]:
     """Says in words what the system refused to TFDS, which itself writes beside the shards."""
     try:
-        yield
+        with remote.explained(dataset):
+            yield
     except ImagenetFamilyError:
         raise
     except OSError as error:

@@ -16,13 +16,22 @@ from typing import Any
 import fsspec.config
 from etils import epath
 
+from imagenet_family.errors import BuildError
+
 _LAST = "dataset_info.json"
+# Whose exceptions need not be an OSError.
+_PACKAGES = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "tensorflow")
 # Requests that are under way at once: a copy takes seconds.
 _REQUESTS = 32
 
 # Other processes write into the folders that are looked at, so listings must not be remembered.
 for _protocol in ("s3", "gcs", "gs", "abfs", "az"):
     fsspec.config.conf.setdefault(_protocol, {}).setdefault("use_listings_cache", False)
+
+
+def is_local(path: epath.PathLike) -> bool:
+    """Tells whether a path is on a file system of this machine."""
+    return "://" not in os.fspath(path)
 
 
 def listing(folder: epath.Path) -> list[epath.Path]:
@@ -60,6 +69,25 @@ def incomplete_dir(
         copy_all(temporary, target, names & {_LAST})
     finally:
         temporary.rmtree(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(path: epath.PathLike) -> Iterator[None]:
+    """Says in words what keeps a store from being used.
+
+    Raises:
+        BuildError: Instead of an exception of the packages that talk to stores.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_local(path) or type(error).__module__.partition(".")[0] not in _PACKAGES:
+            raise
+        raise BuildError(
+            f"{os.fspath(path)}: the object store cannot be used: {type(error).__name__}: {error} "
+            "Check its address and your credentials. Where TensorFlow is installed, s3:// and "
+            "az:// need the environment variable EPATH_USE_TF=0, and the package s3fs or adlfs."
+        ) from error
 
 
 def copy_all(source: epath.Path, target: epath.Path, names: Iterable[str]) -> None:

@@ -25,6 +25,7 @@ from etils import epath
 from imagenet_family import tar_samples
 from imagenet_family.errors import BuildError, DuplicateKeyError
 from imagenet_family.examples import FILE_NAME, Examples
+from imagenet_family.remote import is_local
 
 TEMPORARY_SUFFIX = ".incomplete"
 
@@ -156,11 +157,6 @@ def write_error(path: epath.PathLike, error: OSError) -> BuildError:
     }
     remedy = remedies.get(error.errno, "Run the same command again; finished shards are kept")
     return BuildError(f"Cannot write {os.fspath(path)}: {error}. {remedy}.")
-
-
-def is_local(path: epath.PathLike) -> bool:
-    """Tells whether a path is on a file system of this machine."""
-    return "://" not in os.fspath(path)
 
 
 def _open(path: epath.Path) -> BinaryIO:

@@ -1,0 +1,224 @@
+"""Builds from and to an object store: moto's S3 server, spoken to over HTTP by other processes."""
+
+import hashlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import parity
+import pytest
+from archives_lib import make_family
+
+pytest.importorskip("s3fs", reason="s3fs is not installed")
+pytest.importorskip("moto.server", reason="moto[server] is not installed")
+
+import s3fs
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "imagenet2012_multilabel"
+VAL = "ILSVRC2012_img_val.tar"
+SHARDS = 3
+FN_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
+
+
+class Store:
+    """The server, what it was asked, and what happens when it is asked for something."""
+
+    def __init__(self):
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
+        self.requests = []  # (method, path, query, Range header, copied from, status, bytes)
+        self.before = lambda method, path, copied: None
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _serve(self, environ, start_response):
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        copied = environ.get("HTTP_X_AMZ_COPY_SOURCE")
+        self.before(method, path, copied)
+        answer = {}
+
+        def start(status, headers, *rest):
+            answer["status"] = int(status.split()[0])
+            answer["length"] = int(dict(headers).get("Content-Length", 0))
+            return start_response(status, headers, *rest)
+
+        body = self._app(environ, start)
+        ranged = environ.get("HTTP_RANGE")
+        asked = (method, path, environ.get("QUERY_STRING"), ranged, copied)
+        self.requests.append((*asked, answer["status"], answer["length"]))
+        return body
+
+    def close(self):
+        self._server.shutdown()
+
+    def environment(self):
+        return {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "EPATH_USE_TF": "0",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url,
+            "IMAGENET_FAMILY_VERIFY_CHECKSUMS": "0",
+        }
+
+    def filesystem(self):
+        return s3fs.S3FileSystem(
+            key="test", secret="test", endpoint_url=self.url, skip_instance_cache=True
+        )
+
+    def downloaded(self, suffix):
+        """GET requests of objects: (Range header, status, bytes)."""
+        return [
+            (ranged, status, length)
+            for method, path, _, ranged, _, status, length in self.requests
+            if method == "GET" and path.endswith(suffix)
+        ]
+
+
+@pytest.fixture(scope="module")
+def store():
+    store = Store()
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def archives(store, tmp_path_factory):
+    """The archives in a local folder; they are in the store as well."""
+    folder = tmp_path_factory.mktemp("archives")
+    make_family(folder, train=40, val=90, test=0, v2=20)
+    filesystem = store.filesystem()
+    filesystem.mkdir("bucket")
+    for path in folder.iterdir():
+        filesystem.put_file(str(path), f"bucket/archives/{path.name}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(archives, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
+    builder = parity.build_ours(NAME, archives, folder, num_shards=SHARDS)
+    paths = [path for path in Path(builder.data_path).iterdir() if is_ours(path.name)]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def is_ours(name):
+    return ".tfrecord" in name or name == "shards.json"
+
+
+def start(store, data_dir, *flags):
+    command = [sys.executable, "-m", "imagenet_family", "build", NAME, f"--num_shards={SHARDS}"]
+    folders = ["--manual_dir=s3://bucket/archives", f"--data_dir={data_dir}"]
+    return subprocess.Popen(
+        [*command, *folders, *flags],
+        env=store.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, code=0):
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == code, output
+    return output
+
+
+def prepared(store, data_dir):
+    """Digests of the shards of the dataset, once it is made sure that nothing else is there."""
+    filesystem = store.filesystem()
+    dataset = f"{data_dir.removeprefix('s3://')}/{NAME}"
+    paths = filesystem.find(dataset)
+    assert {path.removeprefix(f"{dataset}/").partition("/")[0] for path in paths} == {"3.0.0"}
+    names = {path.rpartition("/")[2]: path for path in paths}
+    assert {"dataset_info.json", "features.json"} < set(names)
+    contents = {name: filesystem.cat_file(path) for name, path in names.items() if is_ours(name)}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+
+def test_archives_are_read_by_ranges_and_shards_written_once(store, archives, expected):
+    store.requests.clear()
+    finish(start(store, "s3://bucket/whole"))
+    requests = list(store.requests)
+    assert prepared(store, "s3://bucket/whole") == expected
+
+    reads = store.downloaded(VAL)
+    assert reads
+    assert all(ranged and status == 206 for ranged, status, _ in reads)
+    size = (archives / VAL).stat().st_size
+    assert max(length for _, _, length in reads) < size / 4
+    # Each shard is sent once and copied twice inside the store; none comes back.
+    shards = [request for request in requests if "-of-0000" in request[1].rpartition(".")[2]]
+    assert {method for method, *_ in shards} <= {"PUT", "HEAD", "DELETE", "GET"}
+    puts = [request for request in shards if request[0] == "PUT"]
+    assert len([1 for put in puts if put[4] is None]) == 2 * SHARDS
+    assert len([1 for put in puts if put[4] is not None]) == 2 * 2 * SHARDS
+    assert not [request for request in shards if request[0] == "GET"]
+
+
+def test_killed_at_any_step_it_goes_on(store, archives, expected):
+    data_dir, folder = "s3://bucket/killed", f"/bucket/killed/{NAME}"
+    steps = [
+        ("a shard is written", lambda path, copied: ".tfrecord" in path and copied is None, 2),
+        ("shards are published", lambda path, copied: "/incomplete." in path and copied, 3),
+        ("the dataset appears", lambda path, copied: f"{folder}/3.0.0/" in path and copied, 3),
+    ]
+    for step, matches, wanted in steps:
+        count = 0
+        process = start(store, data_dir)
+
+        def before(method, path, copied, process=process, matches=matches, wanted=wanted):
+            nonlocal count
+            if method == "PUT" and path.startswith(folder) and matches(path, copied):
+                count += 1
+                if count == wanted:
+                    process.send_signal(signal.SIGKILL)
+
+        store.before = before
+        try:
+            finish(process, -signal.SIGKILL)
+        finally:
+            store.before = lambda method, path, copied: None
+        assert not store.filesystem().exists(f"{folder}/3.0.0/dataset_info.json"), step
+    store.requests.clear()
+    finish(start(store, data_dir))
+    assert prepared(store, data_dir) == expected
+    written = [
+        path
+        for method, path, _, _, copied, *_ in store.requests
+        if method == "PUT" and "-of-0000" in path and copied is None
+    ]
+    assert not written, "all shards were whole when the last build was killed"
+
+
+def test_beam_workers_share_an_object_store(store, archives, expected):
+    flags = f"runner={FN_RUNNER},direct_running_mode=multi_processing,direct_num_workers=2"
+    finish(start(store, "s3://bucket/beam", f"--beam_pipeline_options={flags}"))
+    assert prepared(store, "s3://bucket/beam") == expected
+
+
+def test_store_that_tensorflow_does_not_know(store, archives, monkeypatch):
+    monkeypatch.delenv("EPATH_USE_TF", raising=False)
+    environment = store.environment()
+    del environment["EPATH_USE_TF"]
+    monkeypatch.setattr(store, "environment", lambda: environment)
+    output = finish(start(store, "s3://bucket/tensorflow"), 1)
+    assert "imagenet-family: error: s3://bucket/tensorflow" in output
+    assert "EPATH_USE_TF=0" in output
+    assert "Traceback" not in output
+
+
+def test_bucket_that_does_not_exist(store, archives):
+    output = finish(start(store, "s3://bucket/none", "--manual_dir=s3://no-such-bucket"), 1)
+    assert f"imagenet-family: error: Not found: s3://no-such-bucket/{VAL}" in output
+    assert "Traceback" not in output
