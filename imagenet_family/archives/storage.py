@@ -137,8 +137,12 @@ class LocalFile:
         """
         # Apart, because cutting one piece in two copies the image once more. The data first: the
         # header lies in its first page but once in eight, so that the disk is asked once.
-        data = self.read(offset, size)
-        return self.read(offset - header, header), data
+        try:
+            data = os.pread(self._fd, size, offset)
+            before = os.pread(self._fd, header, offset - header)
+        except OSError as error:
+            raise _read_error(self.path, offset, size, error) from error
+        return before, data if len(data) == size else self.read(offset, size)
 
     def has(self, fingerprint: Fingerprint) -> bool:
         """Says whether this is the file's fingerprint now."""
