@@ -7,18 +7,23 @@ pickle. It is a sequence, and iterating over it in order reads its archive from 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from imagenet_family import images, tf_example
 from imagenet_family.archives import ArchiveIndex, ArchiveReader, Fingerprint
+from imagenet_family.archives.storage import is_remote
 from imagenet_family.errors import ImageError
 
 IMAGE = "image"
 FILE_NAME = "file_name"
+# Requests to an object store that are under way at once while a shard is written.
+_READS_AHEAD = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,17 +117,35 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a split of {len(self)} examples")
         with self.open() as reader:
-            return self._read(reader, row % len(self))
+            row %= len(self)
+            return self._example(row, self.read_image(reader, row))
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         with self.open() as reader:
-            for row in range(len(self)):
-                yield self._read(reader, row)
+            for row, image in enumerate(self._images(reader)):
+                yield self._example(row, image)
 
-    def _read(self, reader: ArchiveReader, row: int) -> tuple[str, dict[str, Any]]:
+    def _example(self, row: int, image: bytes) -> tuple[str, dict[str, Any]]:
         features = {name: _plain(column[row]) for name, column in self.columns.items()}
-        key = key_of(self.columns[FILE_NAME][row]).decode()
-        return key, {IMAGE: self.read_image(reader, row), **features}
+        return key_of(self.columns[FILE_NAME][row]).decode(), {IMAGE: image, **features}
+
+    def _images(self, reader: ArchiveReader) -> Iterator[bytes]:
+        """Reads all images in order; from an object store several at once, as each takes long."""
+        if not is_remote(self.path):
+            for row in range(len(self)):
+                yield self.read_image(reader, row)
+            return
+        with ThreadPoolExecutor(_READS_AHEAD) as pool:
+            pending: collections.deque[Future] = collections.deque()
+            try:
+                for row in range(len(self)):
+                    pending.append(pool.submit(self.read_image, reader, row))
+                    if len(pending) == _READS_AHEAD:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def open(self) -> ArchiveReader:
         """Opens the archive for `read_image`."""
@@ -185,8 +208,8 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
         """Reads and serializes the examples in order, each as `(head, image, tail)`."""
         encoder = self.encoder()
         with self.open() as reader:
-            for row in range(len(self)):
-                yield self.read_record(reader, encoder, row)
+            for row, image in enumerate(self._images(reader)):
+                yield self._record(encoder, row, image)
 
     def encoder(self) -> tf_example.RecordEncoder:
         """Makes the encoder for `read_record`."""
@@ -201,7 +224,11 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
             ArchiveError: The archive changed or is damaged.
             ImageError: The member is no image.
         """
-        image = self.read_image(reader, row)
+        return self._record(encoder, row, self.read_image(reader, row))
+
+    def _record(
+        self, encoder: tf_example.RecordEncoder, row: int, image: bytes
+    ) -> tuple[bytes, bytes, bytes]:
         values = {name: _wire(column[row]) for name, column in self.columns.items()}
         head, tail = encoder.encode(values, len(image))
         return head, image, tail
