@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import imagenet_family
 from imagenet_family import cli, evaluation
 from imagenet_family.errors import (
     BuildError,
@@ -75,6 +76,31 @@ def test_labels_are_those_of_the_family(models):
     assert all(
         name.split("/")[0] == str(label) for name, label in zip(v2.file_name, v2.label, strict=True)
     )
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_labels_of_a_data_source(models, number):
+    split = models.splits[number]
+    source = imagenet_family.data_source(
+        split.dataset, split=f"{split.split}[5:]", **models.options()
+    )
+    labels = evaluation.labels_of(source)
+    assert labels.file_name == tuple(element["file_name"].decode() for element in source)
+    row_of = {name: row for row, name in enumerate(split.labels.file_name)}
+    rows = [row_of[name] for name in labels.file_name]
+    assert np.array_equal(labels.label, split.labels.label[rows])
+    if split.labels.real_label is not None:
+        real = [labels.real_label.of(row) for row in range(len(rows))]
+        assert real == [split.labels.real_label.of(row) for row in rows]
+
+
+def test_a_test_split_has_no_labels(models):
+    source = imagenet_family.data_source("imagenet2012", split="test", **models.options())
+    with pytest.raises(EvaluationError, match="test split have the label -1"):
+        evaluation.labels_of(source)
+    empty = imagenet_family.data_source("imagenet2012", split="test[:0]", **models.options())
+    with pytest.raises(EvaluationError, match="Labels need"):
+        evaluation.labels_of(empty)
 
 
 @pytest.fixture(scope="module", params=["tfrecord", "array_record"])

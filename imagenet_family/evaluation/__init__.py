@@ -20,7 +20,7 @@ from imagenet_family.evaluation.gap import (
 from imagenet_family.evaluation.intervals import Interval
 from imagenet_family.evaluation.io import read_predictions, write_template
 from imagenet_family.evaluation.label_columns import Labels, LabelSets
-from imagenet_family.evaluation.label_sources import LabelledSplit, read_splits
+from imagenet_family.evaluation.label_sources import LabelledSplit, labels_of, read_splits
 from imagenet_family.evaluation.matching import PredictionFile, match
 from imagenet_family.evaluation.metrics import (
     confusion_pairs,
@@ -72,6 +72,7 @@ __all__ = [
     "evaluate",
     "fit_line",
     "imagenet_m",
+    "labels_of",
     "match",
     "measure",
     "multilabel_accuracy",

@@ -21,6 +21,7 @@ from imagenet_family.evaluation.label_columns import Labels, LabelSets
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
     from imagenet_family.examples import Examples
+    from imagenet_family.sources import DataSource
 
 IMAGENET_M = "imagenet_m"
 # What models are measured on: the other splits are for training, or have no labels.
@@ -99,6 +100,26 @@ def read_splits(
     if not splits:
         raise UsageError(f"Name a dataset; there are {', '.join(DATASETS)}.")
     return list(splits.values())
+
+
+def labels_of(source: DataSource) -> Labels:
+    """Gives the labels of a data source in its order, without reading an image.
+
+    Args:
+        source: What `imagenet_family.data_source` gives, of any split or part of one.
+
+    Raises:
+        EvaluationError: The labels are not published, as those of a test split.
+    """
+    places = [source.locate(index) for index in range(len(source))]
+    names = places[0][0].examples.columns if places else ()
+    columns = {name: [table.examples.columns[name][row] for table, row in places] for name in names}
+    return Labels.from_columns(
+        {
+            name: values if isinstance(values[0], bytes) or values[0].ndim else np.array(values)
+            for name, values in columns.items()
+        }
+    )
 
 
 def _builders(
