@@ -1,0 +1,128 @@
+"""The `imagenet-family build` and `demo` commands, as a shell sees them."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from archives_lib import DUMMY_DATA, make_family
+
+
+def command(*arguments, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-m", "imagenet_family", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **kwargs,
+    )
+
+
+def build(folder, *arguments, manual_dir=DUMMY_DATA):
+    return command(
+        "build",
+        "--data_dir",
+        folder,
+        "--manual_dir",
+        manual_dir,
+        "--no_verify_checksums",
+        *arguments,
+    )
+
+
+def test_build_prints_what_came_out_and_nothing_is_built_twice(tmp_path):
+    first = build(tmp_path, "imagenet2012", "imagenet_v2/topimages:3.1.0", "--num_shards", 2)
+    assert first.returncode == 0, first.stderr
+    assert "imagenet2012/5.1.0 train: 24 examples, 2 shards" in first.stdout
+    assert "imagenet_v2/topimages/3.1.0 test: 10 examples, 2 shards" in first.stdout
+    shards = sorted(tmp_path.rglob("*.tfrecord*"))
+    assert len(shards) == 8
+    stamps = [path.stat().st_mtime_ns for path in shards]
+    again = build(tmp_path, "imagenet2012", "imagenet_v2/topimages:3.1.0")
+    assert again.returncode == 0, again.stderr
+    assert [path.stat().st_mtime_ns for path in shards] == stamps
+    refused = build(tmp_path, "imagenet2012", "--fail_if_exists")
+    assert refused.returncode == 1
+    assert "--fail_if_exists" in refused.stderr
+    replaced = build(tmp_path, "imagenet2012", "--overwrite")
+    assert "train: 24 examples, 1 shards" in replaced.stdout
+
+
+def test_without_a_config_all_are_built(tmp_path):
+    result = build(tmp_path, "imagenet_v2", "--file_format", "array_record")
+    assert result.returncode == 0, result.stderr
+    for config in ("matched-frequency", "threshold-0.7", "topimages"):
+        assert f"imagenet_v2/{config}/3.0.0 test: 10 examples" in result.stdout
+    assert len(list(tmp_path.rglob("*.array_record*"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["imagenet_v3"], 1, "no dataset 'imagenet_v3'"),
+        (["imagenet_v2/best"], 1, "no config 'best'; it has matched-frequency"),
+        (["imagenet2012/train"], 1, "no config 'train'; it has none"),
+        (["imagenet2012:9.9.9"], 1, "9.9.9"),
+        (["imagenet2012:5.0.0"], 1, "too old"),
+        (["imagenet2012", "--file_format", "csv"], 1, "no file format 'csv'; there are tfrecord"),
+        (["imagenet2012", "--num_shards", "1000"], 1, "too few for 1000 shards"),
+        (["imagenet2012", "--num_shards", "none"], 2, "not a positive number"),
+        (["imagenet2012", "--shards", "2"], 2, "unrecognized arguments"),
+        ([], 2, "required"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_a_code(arguments, code, words, tmp_path):
+    result = build(tmp_path, *arguments)
+    assert result.returncode == code
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("dataset_info.json"))
+
+
+def test_a_missing_archive_is_named_with_where_to_get_it(tmp_path):
+    result = build(tmp_path / "data", "imagenet2012_subset", manual_dir=tmp_path / "empty")
+    assert result.returncode == 1
+    assert str(tmp_path / "empty" / "ILSVRC2012_img_train.tar") in result.stderr
+    assert "https://image-net.org/download-images" in result.stderr
+
+
+def test_help_explains_and_starts_without_tfds():
+    for arguments in (["--help"], ["build", "--help"], ["demo", "--help"]):
+        result = command(*arguments)
+        assert result.returncode == 0
+        assert "usage: imagenet-family" in result.stdout
+    imported = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "imagenet_family", "build", "--help"],
+        capture_output=True,
+        text=True,
+    ).stderr
+    assert "tensorflow_datasets" not in imported
+    assert "imagenet_family.cli.arguments" in imported
+
+
+def test_ctrl_c_stops_at_once_and_the_same_command_goes_on(tmp_path):
+    make_family(tmp_path / "archives", train=4000, val=40, test=0, v2=0)
+    arguments = ["--data_dir", tmp_path / "data", "--manual_dir", tmp_path / "archives"]
+    arguments += ["imagenet2012", "--num_shards", "40", "--no_verify_checksums"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imagenet_family", "build", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("partial.*/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "stopped. The same command again" in stderr
+    assert "Traceback" not in stderr
+    assert not list(tmp_path.rglob("dataset_info.json"))
+    finished = {path.name: path.stat().st_ino for path in tmp_path.rglob("partial.*/*-of-00040")}
+    assert 0 < len(finished) < 80
+    assert command("build", *arguments).returncode == 0
+    (dataset,) = tmp_path.rglob("dataset_info.json")
+    inodes = {path.name: path.stat().st_ino for path in dataset.parent.glob("*-of-00040")}
+    assert all(inodes[name] == inode for name, inode in finished.items())  # not written again
+    assert not list(tmp_path.rglob("partial.*"))
