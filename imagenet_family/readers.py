@@ -14,6 +14,7 @@ from imagenet_family import tar_samples
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.writers import Record, RecordDigest, ShardResult, is_local, masked_crc
 
+_BLOCK = 64  # array records in memory at once
 _MAX_RECORD = 1 << 31  # protobuf's own limit; a larger length is damage, not a record
 
 
@@ -90,8 +91,9 @@ def _read_array_record(path: epath.Path) -> Iterator[bytes]:
 
     reader = array_record_module.ArrayRecordReader(os.fspath(path), "readahead_buffer_size:0")
     try:
-        for row in range(reader.num_records()):
-            yield reader.read([row])[0]
+        count = reader.num_records()
+        for start in range(0, count, _BLOCK):  # a call for each record takes 500 µs
+            yield from reader.read(start, min(start + _BLOCK, count))
     finally:
         reader.close()
 
