@@ -27,7 +27,7 @@ from imagenet_family import (
 from imagenet_family.errors import ImagenetFamilyError
 from imagenet_family.examples import Examples
 from imagenet_family.sharding import SplitPlan, plan_split
-from imagenet_family.writers import write_error
+from imagenet_family.writers import flush, write_error
 
 _CACHE_FOLDER = "imagenet_family"
 
@@ -137,7 +137,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 self.info.read_from_directory(self.data_path)
             else:
                 staging.announce(self.data_path)
-            with _system_errors(self._dataset_path), tfds_compat.moving_objects(self.data_path):
+            with _system_errors(self._dataset_path), tfds_compat.finishing(self.data_path):
                 super().download_and_prepare(download_config=download_config, **kwargs)
 
     def _discard_half(self) -> None:
@@ -149,6 +149,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             staging.discard(path)
 
     def _post_download_and_prepare_hook(self) -> None:
+        if remote.is_local(self._dataset_path):
+            flush(self._dataset_path.parent)  # the name, too, is on the disk before shards go
         staging.clear(self._dataset_path)
 
     def open_splits(

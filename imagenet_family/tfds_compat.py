@@ -17,7 +17,7 @@ from etils import epath
 
 from imagenet_family import remote
 from imagenet_family.errors import UsageError
-from imagenet_family.writers import Record, ShardResult, is_local
+from imagenet_family.writers import Record, ShardResult, flush_folder, is_local
 
 
 @functools.cache
@@ -84,15 +84,24 @@ def manual_dir(dl_manager: Any) -> epath.Path:
 
 
 @contextlib.contextmanager
-def moving_objects(folder: epath.Path) -> Iterator[None]:
-    """Lets TFDS finish a dataset on an object store by copies; see `remote.incomplete_dir`."""
+def finishing(folder: epath.Path) -> Iterator[None]:
+    """Lets TFDS finish a dataset so that it is whole wherever it appears.
+
+    On disks all of it is flushed before it gets its name, so that a loss of power cannot leave a
+    dataset with empty files; on object stores, see `remote.incomplete_dir`.
+    """
     from tensorflow_datasets.core import utils
 
-    if is_local(folder):
-        yield
-        return
     original = utils.incomplete_dir
-    utils.incomplete_dir = remote.incomplete_dir
+
+    @functools.wraps(original)
+    @contextlib.contextmanager
+    def flushed(*args: Any, **kwargs: Any) -> Iterator[str]:
+        with original(*args, **kwargs) as temporary:
+            yield temporary
+            flush_folder(temporary)
+
+    utils.incomplete_dir = flushed if is_local(folder) else remote.incomplete_dir
     try:
         yield
     finally:

@@ -146,6 +146,30 @@ def atomic_file(path: epath.Path) -> Iterator[epath.Path]:
             temporary.unlink(missing_ok=True)
 
 
+def flush_folder(folder: epath.PathLike) -> None:
+    """Waits until a folder of this machine and its files are on the disk.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    folder = Path(folder)
+    for path in (*(path for path in folder.iterdir() if path.is_file()), folder):
+        flush(path)
+
+
+def flush(path: epath.PathLike) -> None:
+    """Waits until a file, or the list of a folder's files, is on the disk.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_error(path: epath.PathLike, error: OSError) -> BuildError:
     """Says what kept a file from being written."""
     remedies = {

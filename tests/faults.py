@@ -226,6 +226,24 @@ def tree(folder: Path) -> dict[str, str]:
 
 def whole_shards(parent: Path) -> dict[str, int]:
     """Gives the inode of every staged shard whose note says what it really holds."""
+    # In a process of its own: reading array_record starts threads, which do not survive a fork.
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        code = 70
+        try:
+            os.write(write, json.dumps(_whole_shards(parent)).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(write)
+    with open(read, "rb") as file:
+        found = json.loads(file.read())
+    assert wait(pid) == 0
+    return found
+
+
+def _whole_shards(parent: Path) -> dict[str, int]:
     found = {}
     for note in parent.glob("partial.*/*.json"):
         shard = note.with_suffix("")
