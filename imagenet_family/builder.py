@@ -82,6 +82,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         *,
         workers: int | None = None,
         verify_checksums: bool | None = None,
+        flush: bool = False,
         **kwargs: Any,
     ) -> None:
         """Makes a builder.
@@ -91,12 +92,15 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 or one for each core.
             verify_checksums: Whether the sha256 of downloaded files is checked, also of those put
                 into manual_dir by hand; None for yes unless $IMAGENET_FAMILY_VERIFY_CHECKSUMS is 0.
+            flush: Whether to wait until all is on the disk before the dataset gets its name.
+                Without it, a loss of power in the seconds after a build can damage the dataset.
             **kwargs: `data_dir`, `config`, `version`, `file_format`; see `tfds.builder`.
         """
         with remote.explained(kwargs.get("data_dir") or ""):
             super().__init__(**kwargs)
         self.workers = workers
         self.verify_checksums = verify_checksums
+        self.flush = flush
         self.on_plan: Callable[[BuildPlan], None] = _log_plan
         self._dataset_path = self.data_path
 
@@ -137,7 +141,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 self.info.read_from_directory(self.data_path)
             else:
                 staging.announce(self.data_path)
-            with _system_errors(self._dataset_path), tfds_compat.finishing(self.data_path):
+            with (
+                _system_errors(self._dataset_path),
+                tfds_compat.finishing(self.data_path, flush=self.flush),
+            ):
                 super().download_and_prepare(download_config=download_config, **kwargs)
 
     def _discard_half(self) -> None:
@@ -149,7 +156,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             staging.discard(path)
 
     def _post_download_and_prepare_hook(self) -> None:
-        if remote.is_local(self._dataset_path):
+        if self.flush and remote.is_local(self._dataset_path):
             flush(self._dataset_path.parent)  # the name, too, is on the disk before shards go
         staging.clear(self._dataset_path)
 
@@ -282,7 +289,6 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             archive,
             cache_dir=self.index_dir(dl_manager.download_dir),
             progress=progress.tfds_bars_enabled(),
-            workers=self.workers,
         )
 
 

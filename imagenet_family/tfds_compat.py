@@ -84,11 +84,12 @@ def manual_dir(dl_manager: Any) -> epath.Path:
 
 
 @contextlib.contextmanager
-def finishing(folder: epath.Path) -> Iterator[None]:
+def finishing(folder: epath.Path, *, flush: bool) -> Iterator[None]:
     """Lets TFDS finish a dataset so that it is whole wherever it appears.
 
-    On disks all of it is flushed before it gets its name, so that a loss of power cannot leave a
-    dataset with empty files; on object stores, see `remote.incomplete_dir`.
+    Args:
+        folder: Where it will be. On object stores, see `remote.incomplete_dir`.
+        flush: Whether all of it is on the disk before it gets its name.
     """
     from tensorflow_datasets.core import utils
 
@@ -96,12 +97,13 @@ def finishing(folder: epath.Path) -> Iterator[None]:
 
     @functools.wraps(original)
     @contextlib.contextmanager
-    def flushed(*args: Any, **kwargs: Any) -> Iterator[str]:
+    def local(*args: Any, **kwargs: Any) -> Iterator[str]:
         with original(*args, **kwargs) as temporary:
             yield temporary
-            flush_folder(temporary)
+            if flush:
+                flush_folder(temporary)
 
-    utils.incomplete_dir = flushed if is_local(folder) else remote.incomplete_dir
+    utils.incomplete_dir = local if is_local(folder) else remote.incomplete_dir
     try:
         yield
     finally:

@@ -50,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="delete a prepared dataset and build it again"
     )
     parser.add_argument(
+        "--flush", action="store_true", help="wait for the disk, against a loss of power"
+    )
+    parser.add_argument(
         "--fail_if_exists", action="store_true", help="stop if a dataset is already prepared"
     )
     parser.add_argument(
@@ -75,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     download_config = tfds.download.DownloadConfig(
         **{name: value for name, value in config.items() if value is not None}
     )
-    for builder in arguments.builders(args, file_format=_file_format(args)):
+    made = arguments.builders(args, file_format=_file_format(args), flush=args.flush)
+    for builder in made:
         if args.fail_if_exists and builder.is_prepared():
             raise BuildError(f"{builder.data_dir} exists already, and --fail_if_exists is given.")
         if args.dry_run:

@@ -31,7 +31,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            # Stock TFDS does not name the encoding of this dataset; its images are JPEGs all the same.
+            # Stock TFDS does not name the encoding here; its images are JPEGs all the same.
             features=features.labelled_image(tfds.features.Image()),
             supervised_keys=("image", "label"),
             homepage="https://image-net.org/",
