@@ -24,7 +24,8 @@ def run(code):
     [
         "import imagenet_family, tensorflow_datasets as tfds",
         "import tensorflow_datasets as tfds; import imagenet_family",
-        f"import tensorflow_datasets as tfds; import {STOCK}.imagenet_v2.imagenet_v2_dataset_builder"
+        "import tensorflow_datasets as tfds"
+        f"; import {STOCK}.imagenet_v2.imagenet_v2_dataset_builder"
         "; import imagenet_family",
         f"import imagenet_family, tensorflow_datasets as tfds; "
         f"import {STOCK}.imagenet_v2.imagenet_v2_dataset_builder",
