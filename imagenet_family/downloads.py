@@ -25,9 +25,9 @@ from imagenet_family.known_files import (
     check_file,
     file_name_of,
     hash_file,
-    is_local,
     verify_by_default,
 )
+from imagenet_family.remote import is_local
 
 MIRROR_VARIABLE = "IMAGENET_FAMILY_MIRROR"
 

@@ -16,6 +16,7 @@ from etils import epath
 
 from imagenet_family.errors import BuildError, DownloadError, UsageError
 from imagenet_family.progress import bytes_bar
+from imagenet_family.remote import is_local
 from imagenet_family.resources import resource_path
 
 VERIFY_VARIABLE = "IMAGENET_FAMILY_VERIFY_CHECKSUMS"
@@ -99,11 +100,6 @@ def verify_by_default() -> bool:
     if value not in ("0", "1"):
         raise UsageError(f"{VERIFY_VARIABLE} is {value!r}; it can be 0 (do not check) or 1.")
     return value == "1"
-
-
-def is_local(path: epath.PathLike) -> bool:
-    """Tells a path of this machine's file system from one like `gs://bucket/file`."""
-    return "://" not in os.fspath(path)
 
 
 def hash_file(path: epath.PathLike, *, progress: bool = True) -> str:
