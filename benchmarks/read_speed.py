@@ -5,16 +5,15 @@
     read_speed.py decoded --manual_dir DIR --data_dir DIR     # images a second through two workers
 
 `first` starts a new process each time, with the archives' pages dropped from memory; the index is
-the one saved in `--download_dir`. The others take turns, so that what else the machine does falls
-on all alike, and print the median of all turns and of the ratios to the first line within a turn.
-The datasets to compare with are prepared in `--data_dir` if they are not there. torch, timm and
-grain are left out where they are not installed.
+the one saved in `--download_dir`. The others read files that are in memory. They take turns, so
+that what else the machine does falls on all alike, and print the median of all turns and of the
+ratios to the first line within a turn. The datasets to compare with are prepared in `--data_dir`
+if they are not there. torch, timm and grain are left out where they are not installed.
 """
 
 import argparse
 import importlib
 import importlib.util
-import itertools
 import os
 import statistics
 import subprocess
@@ -76,7 +75,7 @@ def drop_pages(path: Path) -> None:
 def raw(args: argparse.Namespace) -> None:
     """Prints random reads a second of images that are not decoded, in one thread."""
     skip = {"image": tfds.decode.SkipDecoding()}
-    ours = open_source(args, decoders=skip)
+    ours = open_source(args, args.split, decoders=skip)
     prepared = prepare(args, "array_record").as_data_source(args.split, decoders=skip)
     readers = {"imagenet_family.data_source": ours, "tfds.data_source, array_record": prepared}
     if importlib.util.find_spec("timm"):
@@ -121,6 +120,7 @@ def decoded(args: argparse.Namespace) -> None:
     import tensorflow as tf
 
     prepared = prepare(args, "tfrecord")
+    split = f"{args.split}[:{args.images}]"
     options = tf.data.Options()
     options.threading.private_threadpool_size = WORKERS
 
@@ -134,23 +134,21 @@ def decoded(args: argparse.Namespace) -> None:
     config = tfds.ReadConfig(try_autocache=False)
     kinds: dict[str, Callable[[], Iterable]] = {
         "tfds.load, tfrecord": lambda: tf_data(
-            prepared.as_dataset(split=args.split, read_config=config)
+            prepared.as_dataset(split=split, read_config=config)
         ),
-        "imagenet_family.as_dataset": lambda: tf_data(open_source(args, tf_data=True)),
+        "imagenet_family.as_dataset": lambda: tf_data(open_source(args, split, tf_data=True)),
     }
-    source = open_source(args)
+    source = open_source(args, split)
     if importlib.util.find_spec("torch"):
         kinds["data_source, torch"] = lambda: torch_batches(source)
     if importlib.util.find_spec("grain"):
         kinds["data_source, grain"] = lambda: grain_batches(source)
 
-    def read(batches: Callable[[], Iterable]) -> int:
-        # The first batches are waiting for workers to start.
-        iterator = iter(batches())
-        next(iterator)
-        start = time.perf_counter()
-        count = sum(len(batch[0]) for batch in itertools.islice(iterator, args.images // BATCH))
-        return count, time.perf_counter() - start
+    def read(batches: Callable[[], Iterable]) -> tuple[int, float]:
+        times = [time.perf_counter() for _ in batches()]
+        # Not the start of the workers, nor what waits ready at the end.
+        middle = times[4 * WORKERS : -4 * WORKERS]
+        return (len(middle) - 1) * BATCH, middle[-1] - middle[0]
 
     compete({name: lambda batches=batches: read(batches) for name, batches in kinds.items()}, args)
 
@@ -159,24 +157,26 @@ def torch_batches(source: object) -> Iterable:
     """Gives batches of the source through torch."""
     import torch.utils.data
 
-    sampler = torch.utils.data.RandomSampler(source, generator=torch.Generator().manual_seed(0))
     return torch.utils.data.DataLoader(
-        source,
+        Cropped(source),
         batch_size=BATCH,
-        sampler=sampler,
+        shuffle=True,
         num_workers=WORKERS,
-        collate_fn=collate,
         multiprocessing_context="spawn",
     )
 
 
-def collate(examples: list) -> tuple:
-    """Makes a batch of torch tensors."""
-    import torch
+class Cropped:
+    """A source with a transformation, as torch's data sets have one."""
 
-    images = np.stack([example["image"][:SIDE, :SIDE] for example in examples])
-    labels = np.array([example["label"] for example in examples])
-    return torch.from_numpy(images), torch.from_numpy(labels)
+    def __init__(self, source: object):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple:
+        return crop(self._source[index])
 
 
 def grain_batches(source: object) -> Iterable:
@@ -191,16 +191,16 @@ def grain_batches(source: object) -> Iterable:
 
 
 def crop(example: dict) -> tuple:
-    """Crops an image."""
-    return example["image"][:SIDE, :SIDE], example["label"]
+    """Crops an image, into memory of its own."""
+    return example["image"][:SIDE, :SIDE].copy(), example["label"]
 
 
-def open_source(args: argparse.Namespace, *, tf_data: bool = False, **options):
+def open_source(args: argparse.Namespace, split: str, *, tf_data: bool = False, **options):
     """Opens the archives."""
     opener = imagenet_family.as_dataset if tf_data else imagenet_family.data_source
     return opener(
         args.name,
-        split=args.split,
+        split=split,
         manual_dir=args.manual_dir,
         download_dir=args.download_dir,
         verify_checksums=False,
@@ -218,9 +218,16 @@ def prepare(args: argparse.Namespace, file_format: str) -> tfds.core.DatasetBuil
     )
     config = tfds.download.DownloadConfig(manual_dir=args.manual_dir)
     builder.download_and_prepare(download_dir=args.download_dir, download_config=config)
-    for path in builder.data_path.iterdir():  # into memory, as the archives are
-        path.read_bytes()
     return builder
+
+
+def load_pages(folder: Path) -> None:
+    """Reads the files of a folder once, so that they are in memory."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                while file.read(1 << 24):
+                    pass
 
 
 def compete(ways: dict[str, Callable[[], object]], args: argparse.Namespace) -> None:
@@ -228,10 +235,12 @@ def compete(ways: dict[str, Callable[[], object]], args: argparse.Namespace) -> 
 
     Args:
         ways: Each gives the number of images that it read, or also the seconds that it took.
-        args: `turns`.
+        args: `turns`, and the folders that all of them read.
     """
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(args.turns + 1):
+        load_pages(args.manual_dir)
+        load_pages(args.data_dir)
         for name, way in ways.items():
             start = time.perf_counter()
             result = way()
@@ -258,7 +267,7 @@ def main() -> None:
     for command, name, images in (
         (first, "imagenet2012_subset/1pct", 1),
         (raw, "imagenet2012", 2000),
-        (decoded, "imagenet2012", 1024),
+        (decoded, "imagenet2012", 4096),
     ):
         add = commands.add_parser(command.__name__, help=command.__doc__).add_argument
         add("--manual_dir", type=Path, required=True, help="where the archives are")
