@@ -341,13 +341,18 @@ class Harness:
         found = case.dataset(data_dir)
         if found is not None:
             assert tree(found) == self.expected, "the dataset appeared before it was whole"
+        # Half of the builds are resumed while workers of the killed one may still be at it, which
+        # they are for half a second; the shards in flight are counted in the other half.
+        is_quiet = case.workers == 1 or self._count % 2 == 0
+        if is_quiet and case.workers > 1:
+            time.sleep(1.5)
         whole = whole_shards(parent)
         begun = {re.search(_SHARD, path.name)[0] for path in parent.glob("partial.*/*-of-*")}
         begun &= self.expected.keys() - whole.keys()
         if found is None:
-            assert len(begun) <= case.workers, f"{len(begun)} shards are not whole"
+            if is_quiet:
+                assert len(begun) <= case.workers, f"{len(begun)} shards are not whole"
             assert code != 0, "it said that it succeeded"
-        # A worker that outlives its killed parent may still be at it, as in real life.
         code_again = wait(start(case, data_dir, self.log))
         assert code_again == 0, f"it could not be resumed:\n{self.log.read_text()[-3000:]}"
         dataset = case.dataset(data_dir)
@@ -357,7 +362,7 @@ class Harness:
         left = {path.name for path in parent.iterdir()} - {dataset.name, f".{dataset.name}.lock"}
         assert not left, f"left over: {left}"
         shutil.rmtree(data_dir)
-        begun = begun if found is None else ()  # what is being cleared away is not in flight
+        begun = begun if found is None and is_quiet else ()  # else it is being cleared away
         return Outcome(code, found is not None, len(whole), len(begun))
 
 
