@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-_CLI = [sys.executable, "-m", "imagenet_family"]
+CLI = [sys.executable, "-m", "imagenet_family"]
 _SCRIPT = """
 import json, sys
 import tensorflow_datasets as tfds
@@ -105,8 +105,8 @@ def main() -> None:
     data.mkdir(parents=True)
     folders = ["--manual_dir", str(args.archives), "--data_dir", str(data)]
     shards = ["--num_shards", args.shards]
-    run([*_CLI, "build", "imagenet2012", *folders, *shards])  # also saves the indexes
-    export = [*_CLI, "export-wds", "imagenet2012", *folders, *shards, "--splits", args.split]
+    run([*CLI, "build", "imagenet2012", *folders, *shards])  # also saves the indexes
+    export = [*CLI, "export-wds", "imagenet2012", *folders, *shards, "--splits", args.split]
     original = args.folder / "original"
     run([*export, "--output_dir", str(original)])
     commands = {
