@@ -200,8 +200,6 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         problems = tfds_compat.check()
         with remote.explained(tfds_compat.manual_dir(dl_manager)):
             splits = self._split_generators(dl_manager)
-        for difference in published.differences(self.info.full_name, splits):
-            logging.warning("%s", difference)
         if problems or not all(isinstance(split, Examples) for split in splits.values()):
             for problem in problems:
                 logging.warning(
@@ -209,6 +207,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 )
             return super()._generate_splits(dl_manager, download_config)
 
+        for difference in published.differences(self.info.full_name, splits):
+            logging.warning("%s", difference)
         plans = self._plan(splits, download_config)
         file_format = self.info.file_format.value
         target = self.data_path  # TFDS's temporary folder; it becomes the dataset

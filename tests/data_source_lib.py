@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import archives_lib
@@ -59,3 +60,8 @@ class Datasets:
                 num_shards=3,
             )
         return self._prepared[name, file_format]
+
+
+def case_name(value):
+    """Names a case without the addresses of objects: several processes must agree on the names."""
+    return re.sub(r" object at 0x[0-9a-f]+", "", str(value))

@@ -124,4 +124,3 @@ def assert_equal(ours, stock):
             assert mine == theirs, (split, compared, mine["file_name"])
             compared += 1
     return compared
-

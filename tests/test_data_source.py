@@ -117,7 +117,7 @@ def test_slices_select_what_tfds_selects(datasets, split, start, stop):
         {"a": "train[:4]", "b": ["test", "validation[-3:]"]},
         None,
     ],
-    ids=str,
+    ids=data_source_lib.case_name,
 )
 def test_every_form_of_split(datasets, instruction):
     theirs = datasets.prepared("imagenet2012").as_data_source(instruction, decoders=SKIP)
@@ -168,7 +168,7 @@ def test_splits_that_do_not_exist(datasets, instruction):
         ("imagenet2012", {"decoders": tfds.decode.PartialDecoding({"label": True})}),
         ("imagenet2012", {"no_such_option": 1}),
     ],
-    ids=str,
+    ids=data_source_lib.case_name,
 )
 def test_arguments_that_cannot_be_used(datasets, name, options):
     with pytest.raises(UsageError):

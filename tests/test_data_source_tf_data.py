@@ -43,7 +43,7 @@ def test_every_element_equals_the_prepared_dataset(datasets, name):
         {"batch_size": 7},
         {"batch_size": 7, "as_supervised": True},
     ],
-    ids=str,
+    ids=data_source_lib.case_name,
 )
 def test_options_of_tfds(datasets, options):
     prepared = datasets.prepared("imagenet2012_multilabel", "tfrecord")

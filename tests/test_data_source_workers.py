@@ -50,7 +50,7 @@ def assert_same(mine, theirs):
         ("imagenet2012", "train[60:]", {"order": "archive", "decoders": SKIP}),
         ("imagenet2012_multilabel", "imagenet_m", {}),
     ],
-    ids=str,
+    ids=data_source_lib.case_name,
 )
 def test_a_pickled_source_is_small_and_loads_without_tensorflow(datasets, name, split, options):
     source = datasets.open(name, split, **options)
