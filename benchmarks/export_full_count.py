@@ -37,13 +37,14 @@ def image_names(tar: tarfile.TarFile) -> Iterator[str]:
 
 def expected_shards(split: str, archive: Path, num_shards: int) -> list[list[str]]:
     """Returns the image names of every shard of the split, by TFDS's own functions."""
-    from tensorflow_datasets.core import hashing, writer
+    from tensorflow_datasets.core import hashing
+    from tensorflow_datasets.core.utils import shard_utils
 
     with tarfile.open(archive) as tar:
         names = list(image_names(tar))
     hasher = hashing.Hasher(split)
     names.sort(key=lambda name: hasher.hash_key(name))
-    ends = writer._get_shard_boundaries(len(names), num_shards)
+    ends = shard_utils.get_shard_boundaries(len(names), num_shards)
     return [names[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
