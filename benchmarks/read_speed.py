@@ -239,9 +239,9 @@ def compete(ways: dict[str, Callable[[], object]], args: argparse.Namespace) -> 
     """
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(args.turns + 1):
-        load_pages(args.manual_dir)
-        load_pages(args.data_dir)
         for name, way in ways.items():
+            load_pages(args.manual_dir)
+            load_pages(args.data_dir)
             start = time.perf_counter()
             result = way()
             count, seconds = (
