@@ -282,3 +282,24 @@ def test_dry_run_prints_the_plan_and_builds_nothing(archives, tmp_path, capsys):
         examples = {"train": 60, "validation": 40, "test": 10}[split]
         assert split == "train" or written == size + 16 * examples
     assert "4 shards" in printed and "bytes free" in printed
+
+
+def test_flush_waits_for_the_disk_before_the_dataset_appears(archives, tmp_path, monkeypatch):
+    from imagenet_family import cli
+
+    flushed = {}
+    fsync = os.fsync
+
+    def note_and_fsync(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        prepared = (tmp_path / "data" / "imagenet2012" / "5.1.0").exists()
+        flushed[re.sub(r"^incomplete\.\w+$", "folder", path.name)] = prepared
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note_and_fsync)
+    arguments = command(archives, tmp_path / "data")[3:]
+    assert cli.main([*arguments, "--flush"]) == 0
+    written = [path.name for path in (tmp_path / "data" / "imagenet2012" / "5.1.0").iterdir()]
+    assert len(written) == 16
+    assert all(flushed[name] is False for name in written)
+    assert flushed["imagenet2012"] is True  # the folder above, with the name in it
