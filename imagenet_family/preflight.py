@@ -156,7 +156,6 @@ def _trial(plan: SplitPlan, folder: epath.Path, left: int, workers: int) -> floa
                 write_tfrecord(file, record)
                 moved += record.size
             file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
         raise write_error(folder, error) from error
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
