@@ -158,9 +158,8 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
             ArchiveError: The archive changed or is damaged.
             ImageError: The member is no image.
         """
-        offset, size = int(self.offsets[row]), int(self.sizes[row])
-        name = self.columns[FILE_NAME][row].decode()
-        data = reader.read(offset, size, int(self.checks[row]), name)
+        name = self.columns[FILE_NAME][row]
+        data = reader.read(self.offsets[row], self.sizes[row], self.checks[row], name)
         try:
             return images.normalize(data)
         except ImageError as error:

@@ -122,10 +122,10 @@ class DataSource(Sequence[dict[str, Any]]):
         Raises:
             IndexError: There is no such element.
         """
-        position = operator.index(index)
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"element {position} of a data source of {len(self)}")
-        position %= len(self)
+        position, count = operator.index(index), self._ends[-1]
+        if not -count <= position < count:
+            raise IndexError(f"element {position} of a data source of {count}")
+        position %= count
         part = bisect.bisect_right(self._ends, position)
         begin = self._ends[part - 1] if part else 0
         return self._parts[part].table, int(self._rows[part][position - begin])

@@ -93,13 +93,16 @@ BOUNDARY = st.one_of(st.none(), st.integers(-45, 45), st.integers(-100, 100).map
 def test_slices_select_what_tfds_selects(datasets, split, start, stop):
     instruction = f"{split}[{'' if start is None else start}:{'' if stop is None else stop}]"
     try:
-        theirs = datasets.prepared("imagenet2012").as_data_source(instruction)
-        count = len(theirs)
-    except (ValueError, AssertionError):  # TFDS's words for a slice without an element, too
+        mine = datasets.open("imagenet2012", instruction, decoders=SKIP)
+    except UsageError:
+        with pytest.raises((ValueError, AssertionError)):
+            datasets.prepared("imagenet2012").as_data_source(instruction)
         return
-    mine = datasets.open("imagenet2012", instruction, decoders=SKIP)
-    assert len(mine) == count
-    for position in {0, count // 2, count - 1} if count else ():
+    if not len(mine):  # where a slice ends before it begins, TFDS gives other shards' examples
+        return
+    theirs = datasets.prepared("imagenet2012").as_data_source(instruction, decoders=SKIP)
+    assert len(mine) == len(theirs)
+    for position in {0, len(mine) // 2, len(mine) - 1}:
         assert mine[position]["file_name"] == theirs[position]["file_name"]
 
 

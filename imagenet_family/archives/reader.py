@@ -35,7 +35,7 @@ class ArchiveReader:
         self._file: LocalFile | RemoteFile | None = None
         self._pid = 0
 
-    def read(self, offset: int, size: int, check: int, name: str = "") -> bytes:
+    def read(self, offset: int, size: int, check: int, name: str | bytes = "") -> bytes:
         """Returns the data of one member.
 
         Args:
@@ -48,7 +48,7 @@ class ArchiveReader:
           MissingFileError: The archive is gone.
           ArchiveError: The archive changed since it was indexed, or cannot be read.
         """
-        offset, size = int(offset), int(size)
+        offset, size, check = int(offset), int(size), int(check)
         if offset < headers.BLOCK or size < 0 or offset + size > self.fingerprint.size:
             raise self._error(
                 name, offset, f"a member inside its {self.fingerprint.size} bytes", f"{size} bytes"
@@ -105,7 +105,8 @@ class ArchiveReader:
                 f"found {file.fingerprint()}. {_INDEX_AGAIN}"
             )
 
-    def _error(self, name: str, offset: int, expected: str, found: str) -> ArchiveError:
+    def _error(self, name: str | bytes, offset: int, expected: str, found: str) -> ArchiveError:
+        name = name.decode() if isinstance(name, bytes) else name
         return ArchiveError(
             f"{self.source}: member {name!r} at offset {offset}: expected {expected}, found "
             f"{found}: the archive changed since it was indexed. {_INDEX_AGAIN}"
