@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 from etils import epath
 
-from imagenet_family import engine, prepared, staging, tar_samples
+from imagenet_family import engine, prepared, published, remote, staging, tar_samples
 from imagenet_family.errors import BuildError, MissingFileError, UsageError
+from imagenet_family.remote import is_local
 from imagenet_family.sharding import plan_split
 from imagenet_family.webdataset_check import INFO, absolute, read_info
-from imagenet_family.writers import ShardResult, atomic_file, write_error
+from imagenet_family.writers import (
+    ShardResult,
+    atomic_file,
+    flush,
+    flush_folder,
+    write_error,
+)
 
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
@@ -48,7 +55,8 @@ def export_webdataset(
 
     Args:
         builder: Builder of one of this package's datasets, such as
-            `tfds.builder('imagenet2012')`. Its `workers` write the shards.
+            `tfds.builder('imagenet2012')`. Its `workers` write the shards, and its `flush` says
+            whether to wait until all is on the disk.
         output_dir: The folder to make. If it exists, it has to be empty.
         splits: The splits to write; all that there are if None.
         num_shards: Shards of each split; None for as many as the TFDS dataset has.
@@ -67,15 +75,17 @@ def export_webdataset(
     """
     output = absolute(output_dir)
     name_shard = _shard_namer(builder, shard_width)
-    with staging.build_lock(output):
+    with remote.explained(output), staging.build_lock(output):
+        count_shards = None
         if from_prepared:
             found = _choose(prepared.prepared_splits(builder), splits).values()
             plans = [plan.with_num_shards(num_shards) if num_shards else plan for plan in found]
             identity = prepared.identity(plans)
-            count_shards = None
         else:
-            count_shards = _shard_counter(num_shards)
             tables = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
+            for difference in published.differences(builder.info.full_name, tables):
+                logging.warning("%s", difference)
+            count_shards = _shard_counter(num_shards)
             plans = [
                 plan_split(name, examples, count_shards)
                 for name, examples in _choose(tables, splits).items()
@@ -95,7 +105,11 @@ def export_webdataset(
             workers=builder.workers,
             show_progress=show_progress,
         )
-        _publish(stage, shards, _info(shards, builder), target, output)
+        if is_local(output):
+            _fill(target, stage, shards, builder)
+            _rename(target, output, flushing=builder.flush)
+        else:  # renaming is copying there; the export is whole once its last object appears
+            _fill(output, stage, shards, builder)
         staging.clear(output)
     return output
 
@@ -151,7 +165,11 @@ def _is_finished(
         return False
     if not output.is_dir():
         raise UsageError(f"{output} is a file; the output needs a folder of its own.")
-    if not any(output.iterdir()):
+    names = {path.name for path in output.iterdir()}
+    if not names:
+        return False
+    if INFO not in names and not is_local(output) and staging.is_unfinished(output):
+        staging.discard(output)  # it had begun to appear when the export was stopped
         return False
     try:
         found = read_info(output)
@@ -174,23 +192,32 @@ def _is_finished(
     return True
 
 
-def _publish(
+def _fill(
+    folder: epath.Path,
     stage: staging.Staging,
     shards: Mapping[str, Mapping[str, ShardResult]],
-    info: dict[str, Any],
-    target: epath.Path,
-    output: epath.Path,
+    builder: ArchiveBuilder,
 ) -> None:
-    """Makes the output folder of finished shards."""
+    """Puts finished shards into a folder, and last what says that they are all there."""
     try:
-        target.mkdir()
-        stage.publish([name for results in shards.values() for name in results], target)
-        engine.write_manifest(target, tar_samples.FORMAT, shards)
-        with atomic_file(target / INFO) as temporary:
-            temporary.write_text(json.dumps(info, indent=1))
+        folder.mkdir(exist_ok=True)
+        stage.publish([name for results in shards.values() for name in results], folder)
+        engine.write_manifest(folder, tar_samples.FORMAT, shards)
+        with atomic_file(folder / INFO) as temporary:
+            temporary.write_text(json.dumps(_info(shards, builder), indent=1))
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def _rename(target: epath.Path, output: epath.Path, *, flushing: bool) -> None:
+    try:
+        if flushing:
+            flush_folder(target)
         if output.exists():
             output.rmdir()  # it is empty
         target.rename(output)
+        if flushing:
+            flush(output.parent)  # the name, too, is on the disk before the shards' first copy goes
     except OSError as error:
         raise write_error(output, error) from error
 

@@ -299,6 +299,23 @@ def test_the_space_that_is_asked_for_is_enough_and_not_much_more(archives, tmp_p
     assert written - converted <= needed <= written + 1024 * samples
 
 
+def test_flush_waits_for_the_disk_before_the_folder_appears(archives, tmp_path, monkeypatch):
+    output, flushed = tmp_path / "out", []
+    ordinary = os.fsync
+
+    def fsync(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        flushed.append((path.name, output.exists()))
+        ordinary(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    builder = lib.builder_of("imagenet2012", tmp_path / "data")
+    builder.flush = True
+    imagenet_family.export_webdataset(builder, output, manual_dir=archives)
+    assert {(path.name, False) for path in output.iterdir()} <= set(flushed)
+    assert (tmp_path.name, True) in flushed
+
+
 def test_usage_errors(archives, tmp_path):
     with pytest.raises(UsageError, match=r"no split \['val'\]; there are train, validation, test"):
         lib.export("imagenet2012", archives, tmp_path / "out", splits=["train", "val"])

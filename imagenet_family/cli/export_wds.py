@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.positive,
         help="digits of a shard's index (those of the largest one)",
     )
+    parser.add_argument(
+        "--flush", action="store_true", help="wait for the disk, against a loss of power"
+    )
     parser.add_argument("--check", metavar="OUT", help="check an export instead")
 
 
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         return _check(args.check, args.workers)
     if len(args.names) != 1 or not args.output_dir:
         raise UsageError("Name one dataset, and --output_dir; or --check and a finished export.")
-    builders = arguments.builders(args)
+    builders = arguments.builders(args, flush=args.flush)
     if len(builders) > 1:
         raise UsageError(
             f"{args.names[0]} has several configs; name one of "
