@@ -304,7 +304,7 @@ def test_flush_waits_for_the_disk_before_the_folder_appears(archives, tmp_path, 
     ordinary = os.fsync
 
     def fsync(descriptor):
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         flushed.append((path.name, output.exists()))
         ordinary(descriptor)
 
