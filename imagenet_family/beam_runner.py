@@ -253,9 +253,13 @@ def write_saved_task(item: tuple[str, str]) -> None:
     path, digest = item
     shard = path.removesuffix(_TASK_SUFFIX)
     try:
-        if not epath.Path(path).exists() and staging.noted_result(shard) is not None:
-            return  # the item was done before, and the runner did not learn of it
-        staging.ensure_shard(load_task(path, digest))
+        try:
+            task = load_task(path, digest)
+        except BuildError:
+            if not epath.Path(path).exists() and staging.noted_result(shard) is not None:
+                return  # the item was done before, and the runner did not learn of it
+            raise
+        staging.ensure_shard(task)
         epath.Path(path).unlink(missing_ok=True)
     except ImagenetFamilyError as error:
         report = json.dumps({"error": type(error).__name__, "message": str(error)})

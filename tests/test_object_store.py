@@ -34,7 +34,7 @@ def archives(store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("archives")
     make_family(folder, train=40, val=90, test=0, v2=20)
     filesystem = store.filesystem()
-    filesystem.mkdir("bucket")
+    filesystem.makedirs("bucket", exist_ok=True)  # other tests of this process may have it
     for path in folder.iterdir():
         filesystem.put_file(str(path), f"bucket/archives/{path.name}")
     return folder

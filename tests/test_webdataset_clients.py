@@ -6,6 +6,8 @@ import importlib.util
 import io
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import parity
@@ -18,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is looked up on the Hub
 datasets = pytest.importorskip("datasets")
 torch = pytest.importorskip("torch")
 wds = pytest.importorskip("webdataset")
+timm_rank = pytest.importorskip("timm_rank")
 
 SHARDS = 4
 SAMPLES = 96  # of the validation split: as many in each shard
@@ -25,27 +28,11 @@ SAMPLES = 96  # of the validation split: as many in each shard
 
 @pytest.fixture(scope="module")
 def timm():
-    """The data package of timm.
-
-    Beside a torch without GPU operators torchvision cannot be imported: it describes operators
-    that are not there (`register_fake`). Readers use none of them.
-    """
+    """The data package of timm."""
     for package in ("timm", "torchvision"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    register_fake = torch.library.register_fake
-
-    def register_if_there(operator, *args, **kwargs):
-        namespace, _, name = operator.partition("::")
-        if hasattr(getattr(torch.ops, namespace), name):
-            return register_fake(operator, *args, **kwargs)
-        return lambda function: function
-
-    torch.library.register_fake = register_if_there
-    try:
-        return importlib.import_module("timm.data")
-    finally:
-        torch.library.register_fake = register_fake
+    return timm_rank.timm_data()
 
 
 @pytest.fixture(scope="module")
@@ -215,35 +202,23 @@ def test_timm_workers_share_the_shards(workers, both, timm):
     assert collections.Counter(found) == collections.Counter(wanted)
 
 
-def _timm_rank(rank, world, rendezvous, results, create):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world
-    )
-    results[rank] = _loaded(create(), 2)
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.parametrize("is_training", [False, True])
-def test_timm_ranks_and_their_workers_share_the_shards(is_training, both, timm, tmp_path):
+@pytest.mark.usefixtures("timm")
+def test_timm_ranks_and_their_workers_share_the_shards(is_training, both, tmp_path):
     output, stock = both("imagenet2012")
-    wanted = [(decoded(image), label) for _, image, label, _ in expected(stock, "validation")]
+    wanted = [
+        timm_rank.fingerprint(decoded(image), label)
+        for _, image, label, _ in expected(stock, "validation")
+    ]
     assert len(wanted) == SAMPLES
-    create = functools.partial(
-        timm_dataset, timm, output, "validation", is_training=is_training, batch_size=4
-    )
-    context = torch.multiprocessing.get_context("fork")
-    with context.Manager() as manager:
-        results = manager.dict()
-        ranks = [
-            context.Process(target=_timm_rank, args=(rank, 2, tmp_path / "store", results, create))
-            for rank in range(2)
-        ]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(120)
-        assert [process.exitcode for process in ranks] == [0, 0]
-        found = [results[rank] for rank in range(2)]
+    script = [sys.executable, timm_rank.__file__, output]
+    ranks = [
+        subprocess.Popen(
+            [*script, str(rank), tmp_path / "store", str(is_training)], stdout=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    found = [json.loads(process.communicate(timeout=120)[0]) for process in ranks]
     assert [len(samples) for samples in found] == [SAMPLES // 2] * 2
     assert collections.Counter(found[0] + found[1]) == collections.Counter(wanted)
 
