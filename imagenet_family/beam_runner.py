@@ -71,6 +71,9 @@ class BeamRunner:
     runner: PipelineRunner | str | None = None
     options: PipelineOptions | None = None
 
+    def expect(self, num_bytes: int, num_tasks: int) -> None:
+        """Does nothing: the workers are Beam's."""
+
     def __call__(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, ShardResult]]:
         """Runs one pipeline that writes all shards.
 

@@ -103,6 +103,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.flush = flush
         self.on_plan: Callable[[BuildPlan], None] = _log_plan
         self._dataset_path = self.data_path
+        self._on_archive: Callable[[int], None] | None = None
 
     @tfds.core.utils.classproperty
     @classmethod
@@ -198,15 +199,23 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         download_config: tfds.download.DownloadConfig,
     ) -> Sequence[tfds.core.SplitInfo]:
         problems = tfds_compat.check()
-        with remote.explained(tfds_compat.manual_dir(dl_manager)):
-            splits = self._split_generators(dl_manager)
-        if problems or not all(isinstance(split, Examples) for split in splits.values()):
-            for problem in problems:
-                logging.warning(
-                    "This TFDS is not known (%s); it writes the dataset itself.", problem
-                )
-            return super()._generate_splits(dl_manager, download_config)
+        beam = _beam_runner(download_config)
+        pool = contextlib.nullcontext() if beam else self.worker_pool(staging.ensure_shard)
+        with pool as runner:
+            with remote.explained(tfds_compat.manual_dir(dl_manager)):
+                splits = self._split_generators(dl_manager)
+            if not problems and all(isinstance(split, Examples) for split in splits.values()):
+                return self._write_splits(splits, download_config, beam or runner)
+        for problem in problems:
+            logging.warning("This TFDS is not known (%s); it writes the dataset itself.", problem)
+        return super()._generate_splits(dl_manager, download_config)
 
+    def _write_splits(
+        self,
+        splits: Mapping[str, Examples],
+        download_config: tfds.download.DownloadConfig,
+        runner: engine.Runner,
+    ) -> Sequence[tfds.core.SplitInfo]:
         for difference in published.differences(self.info.full_name, splits):
             logging.warning("%s", difference)
         plans = self._plan(splits, download_config)
@@ -215,13 +224,14 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         stage = staging.Staging(self._dataset_path, engine.identity(plans, file_format))
         stage.open(target)
         staging.clear(self._dataset_path, keep=stage.path)
-        self.on_plan(self._build_plan(plans, stage, file_format))
+        plan = self._build_plan(plans, stage, file_format)
+        self.on_plan(plan)
         shards = engine.write_splits(
             plans,
             engine.Output(stage.path, file_format, tfds_compat.shard_namer(self)),
             shard_counter(download_config),
-            workers=self.workers,
-            runner=_beam_runner(download_config),
+            runner,
+            workers=plan.workers,
         )
         stage.publish([name for results in shards.values() for name in results], target)
         engine.write_manifest(target, file_format, shards)
@@ -274,6 +284,20 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for split, examples in splits.items()
         ]
 
+    @contextlib.contextmanager
+    def worker_pool(self, work: Callable) -> Iterator[runners.WorkerPool]:
+        """Gives processes for work on the archives, which get ready while these are indexed.
+
+        Args:
+            work: A function of a module.
+        """
+        with runners.WorkerPool(work, self.workers) as pool:
+            self._on_archive = pool.expect
+            try:
+                yield pool
+            finally:
+                self._on_archive = None
+
     def _fetch(self, dl_manager: tfds.download.DownloadManager, url: str) -> epath.Path:
         """Gives the file of a URL: from manual_dir, the cache of downloads, or the network."""
         verify = self.verify_checksums
@@ -285,6 +309,9 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self, dl_manager: tfds.download.DownloadManager, archive: epath.PathLike
     ) -> archives.ArchiveIndex:
         """Indexes an archive; the index is kept with the downloads."""
+        if self._on_archive is not None and remote.is_local(archive):
+            with contextlib.suppress(OSError):
+                self._on_archive(epath.Path(archive).stat().length)
         return archives.index_archive(
             archive,
             cache_dir=self.index_dir(dl_manager.download_dir),

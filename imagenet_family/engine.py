@@ -11,15 +11,13 @@ from typing import Protocol
 
 from etils import epath
 
-from imagenet_family import preflight, progress, runners
+from imagenet_family import preflight, progress
 from imagenet_family.examples import Examples, Ragged
 from imagenet_family.sharding import ShardCounter, SplitPlan
-from imagenet_family.staging import ShardTask, ensure_shard
+from imagenet_family.staging import ShardTask
 from imagenet_family.writers import ShardResult, atomic_file
 
 MANIFEST = "shards.json"
-# Below this, starting worker processes takes longer than they save.
-_SERIAL_BYTES = 128 << 20
 
 
 class Plan(Protocol):
@@ -48,7 +46,14 @@ class Plan(Protocol):
         """Gives the same plan cut into another number of shards."""
 
 
-Runner = Callable[[Iterable[ShardTask]], Iterator[tuple[ShardTask, ShardResult]]]
+class Runner(Protocol):
+    """Where shards are written, such as a `runners.WorkerPool`."""
+
+    def expect(self, num_bytes: int, num_tasks: int) -> None:
+        """Is told beforehand how much there will be to write."""
+
+    def __call__(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, ShardResult]]:
+        """Writes shards and gives each with its result, in the order of completion."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +90,9 @@ def write_splits(
     plans: Iterable[Plan],
     output: Output,
     count_shards: ShardCounter | None,
+    runner: Runner,
     *,
-    workers: int | None = None,
-    runner: Runner | None = None,
+    workers: int,
     show_progress: bool = True,
 ) -> dict[str, dict[str, ShardResult]]:
     """Writes all splits of a dataset.
@@ -97,8 +102,8 @@ def write_splits(
         output: Where to write it.
         count_shards: Gives the number of shards from bytes and number of the examples; None if
             the plans' bytes are exact.
-        workers: Number of processes; see `runners.default_workers`.
-        runner: Writes the shards in another place than this machine's processes.
+        runner: Where the shards are written.
+        workers: Number of processes on this machine.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -110,13 +115,8 @@ def write_splits(
     plans = [_as_settled(plan, output) for plan in plans]
     num_bytes = sum(plan.num_bytes for plan in plans)
     needed = sum(preflight.file_bytes(plan, output.file_format) for plan in plans)
-    workers = worker_count(workers, num_bytes, sum(plan.num_shards for plan in plans))
     preflight.check(output.folder, needed, workers)
-    if runner is None:
-
-        def runner(tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, ShardResult]]:
-            return runners.run(ensure_shard, tasks, workers=workers)
-
+    runner.expect(num_bytes, sum(plan.num_shards for plan in plans))
     results: dict[str, ShardResult] = {}
     with progress.bytes_bar("Writing", num_bytes, enabled=show_progress) as bar:
         written = 0
@@ -126,18 +126,6 @@ def write_splits(
             bar.update(result.num_bytes)
             bar.set_postfix_str(f"{written:,} examples")
     return {plan.split: _settle(plan, output, results, count_shards, runner) for plan in plans}
-
-
-def worker_count(workers: int | None, num_bytes: int, num_tasks: int) -> int:
-    """Gives the number of processes that pay off.
-
-    Args:
-        workers: How many are asked for; see `runners.default_workers`.
-        num_bytes: Bytes to read or write.
-        num_tasks: Pieces of work.
-    """
-    workers = workers or runners.default_workers()
-    return 1 if num_bytes < _SERIAL_BYTES else max(1, min(workers, num_tasks))
 
 
 def _settle(

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from concurrent.futures import FIRST_COMPLETED, wait
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from imagenet_family.errors import BuildError, UsageError
+
+if TYPE_CHECKING:
+    import loky
+
+# Below this, starting processes takes longer than they save.
+SERIAL_BYTES = 128 << 20
 
 WORKERS_VARIABLE = "IMAGENET_FAMILY_WORKERS"
 
@@ -31,63 +41,112 @@ def default_workers() -> int:
     return int(value)
 
 
-def run(
-    work: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int
-) -> Iterator[tuple[Task, Result]]:
-    """Does independent pieces of work and gives each result when it is there.
+class WorkerPool(Generic[Task, Result]):
+    """Processes of this machine that do independent pieces of one kind of work.
 
-    Args:
-        work: A function of a module (workers import it by name).
-        tasks: Arguments for it, each picklable. They are taken one by one as workers become
-            free, so a long list need not be in memory.
-        workers: Number of processes; 1 means this one.
-
-    Yields:
-        `(task, result)` in the order of completion.
-
-    Raises:
-        BuildError: A worker process died.
-        Exception: Whatever `work` raised first; unfinished work is abandoned.
+    It starts them when it is told of enough work; until then, work is done in this process.
     """
-    if workers == 1:
-        for task in tasks:
-            yield task, work(task)
-        return
-    # loky: unlike multiprocessing's spawn it does not import the user's script again, and unlike
-    # fork it is safe when TensorFlow's threads are already running.
-    import loky
-    from loky.process_executor import TerminatedWorkerError
 
-    executor = loky.ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),))
-    pending: dict = {}
+    def __init__(self, work: Callable[[Task], Result], workers: int | None = None) -> None:
+        """Starts nothing yet.
+
+        Args:
+            work: A function of a module (workers import it by name).
+            workers: Number of processes; see `default_workers`.
+        """
+        self.workers = workers or default_workers()
+        self._work = work
+        self._executor: loky.ProcessPoolExecutor | None = None
+        self._finished = False
+
+    def expect(self, num_bytes: int, num_tasks: int | None = None) -> None:
+        """Starts the processes, if that pays off; they get ready while the caller goes on.
+
+        Args:
+            num_bytes: Bytes that will be read or written.
+            num_tasks: Number of tasks, if known.
+        """
+        workers = min(self.workers, num_tasks or self.workers)
+        if self._executor is not None or workers == 1 or num_bytes < SERIAL_BYTES:
+            return
+        # loky: unlike multiprocessing's spawn it does not import the user's script again, and
+        # unlike fork it is safe when TensorFlow's threads are already running.
+        import loky
+
+        self._executor = loky.ProcessPoolExecutor(
+            workers, initializer=_start_worker, initargs=(os.getpid(), self._work)
+        )
+        with _interrupts_held():
+            self._executor.submit(os.getpid)  # the first task starts all of them
+
+    def __call__(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+        """Does all tasks.
+
+        Args:
+            tasks: Arguments for the work, each picklable. They are taken one by one as workers
+                become free, so a long list need not be in memory.
+
+        Yields:
+            `(task, result)` in the order of completion.
+
+        Raises:
+            BuildError: A worker process died.
+            Exception: Whatever the work raised first; unfinished work is abandoned.
+        """
+        if self._executor is None:
+            for task in tasks:
+                yield task, self._work(task)
+            return
+        from loky.process_executor import TerminatedWorkerError
+
+        tasks, pending = iter(tasks), {}
+        self._finished = False
+        try:
+            while True:
+                # One task waits for each worker, so that none is idle between two.
+                for task in itertools.islice(tasks, 2 * self.workers - len(pending)):
+                    pending[self._executor.submit(self._work, task)] = task
+                if not pending:
+                    break
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield pending.pop(future), future.result()
+        except TerminatedWorkerError as error:
+            raise BuildError(
+                "A worker process was killed from outside (often for want of memory). Run the same "
+                "command again; finished shards are kept. Fewer workers need less memory."
+            ) from error
+        self._finished = True
+
+    def close(self) -> None:
+        """Ends the processes; after an error or Ctrl-C, what they still do is of no use."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, kill_workers=not self._finished)
+            self._executor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keeps Ctrl-C from processes that are started, for their whole life.
+
+    It reaches the whole process group, and the parent alone decides what it means.
+    """
+    resource_tracker.ensure_running()  # whose start would let signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        tasks = iter(tasks)
-        exhausted = False
-        while pending or not exhausted:
-            # One task waits for each worker, so that none is idle between two shards.
-            while not exhausted and len(pending) < 2 * workers:
-                try:
-                    task = next(tasks)
-                except StopIteration:
-                    exhausted = True
-                else:
-                    pending[executor.submit(work, task)] = task
-            done, _ = loky.wait(pending, return_when="FIRST_COMPLETED")
-            for future in done:
-                yield pending.pop(future), future.result()
-    except TerminatedWorkerError as error:
-        raise BuildError(
-            "A worker process was killed from outside (often for want of memory). Run the same "
-            "command again; finished shards are kept. Fewer workers need less memory."
-        ) from error
+        yield
     finally:
-        # After success the pool is idle; after an error or Ctrl-C what is in flight is useless.
-        executor.shutdown(wait=True, kill_workers=bool(pending))
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(parent: int) -> None:
-    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(parent: int, work: Callable) -> None:
+    # `work` is only passed so that its module is imported here, before there is a task.
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 

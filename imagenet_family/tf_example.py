@@ -21,8 +21,13 @@ _FIELD_3 = b"\x1a"  # Feature.int64_list
 Value = bytes | int | Iterable[int]
 
 
+_ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))
+
+
 def varint(value: int) -> bytes:
     """Encodes an integer of at most 64 bits; a negative one takes ten bytes."""
+    if 0 <= value < 0x80:  # nearly all of them
+        return _ONE_BYTE[value]
     value &= 0xFFFFFFFFFFFFFFFF
     out = bytearray()
     while value > 0x7F:

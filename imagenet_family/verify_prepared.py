@@ -16,7 +16,7 @@ from typing import Any
 from etils import epath
 
 from imagenet_family import DATASETS, progress, readers, runners
-from imagenet_family.engine import MANIFEST, worker_count
+from imagenet_family.engine import MANIFEST
 from imagenet_family.errors import BuildError, ImagenetFamilyError, MissingFileError, UsageError
 from imagenet_family.writers import ShardResult
 
@@ -147,9 +147,12 @@ def check(
     ]
     total = sum(num_bytes.values())
     reports: dict[str, ShardReport] = {}
-    processes = worker_count(workers, total, len(tasks))
-    with progress.bytes_bar(f"Checking {info.name}", total, enabled=show_progress) as bar:
-        for task, report in runners.run(_check_shard, tasks, workers=processes):
+    with (
+        runners.WorkerPool(_check_shard, workers) as pool,
+        progress.bytes_bar(f"Checking {info.name}", total, enabled=show_progress) as bar,
+    ):
+        pool.expect(total, len(tasks))
+        for task, report in pool(tasks):
             reports[task.path] = report
             bar.update(report.num_bytes or 0)
     shards = tuple(reports[task.path] for task in tasks)

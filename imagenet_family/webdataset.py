@@ -75,7 +75,11 @@ def export_webdataset(
     """
     output = absolute(output_dir)
     name_shard = _shard_namer(builder, shard_width)
-    with remote.explained(output), staging.build_lock(output):
+    with (
+        remote.explained(output),
+        staging.build_lock(output),
+        builder.worker_pool(staging.ensure_shard) as pool,
+    ):
         count_shards = None
         if from_prepared:
             found = _choose(prepared.prepared_splits(builder), splits).values()
@@ -102,7 +106,8 @@ def export_webdataset(
             plans,
             engine.Output(stage.path, tar_samples.FORMAT, name_shard),
             count_shards,
-            workers=builder.workers,
+            pool,
+            workers=pool.workers,
             show_progress=show_progress,
         )
         if is_local(output):

@@ -58,9 +58,12 @@ def check_webdataset(
         for name, expected in shards.items()
     ]
     num_bytes = sum(task.expected.num_bytes for task in tasks)
-    workers = engine.worker_count(workers, num_bytes, len(tasks))
-    with progress.bytes_bar("Checking", num_bytes, enabled=show_progress) as bar:
-        for task, problem in runners.run(_check_shard, tasks, workers=workers):
+    with (
+        runners.WorkerPool(_check_shard, workers) as pool,
+        progress.bytes_bar("Checking", num_bytes, enabled=show_progress) as bar,
+    ):
+        pool.expect(num_bytes, len(tasks))
+        for task, problem in pool(tasks):
             problems += [problem] if problem else []
             bar.update(task.expected.num_bytes)
     return problems

@@ -42,7 +42,7 @@ from archives_lib import fake, make_family  # noqa: E402
 from PIL import Image  # noqa: E402
 from tensorflow_datasets.core.utils import shard_utils  # noqa: E402
 
-from imagenet_family import cli, engine, errors, readers, writers  # noqa: E402
+from imagenet_family import cli, errors, readers, runners, writers  # noqa: E402
 from imagenet_family.cli import build as _  # noqa: E402, F401
 
 TIMEOUT = 600
@@ -187,7 +187,7 @@ def start(case: Case, data_dir: Path, log: Path, install: Callable[[], None] | N
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         if case.workers > 1:
-            engine._SERIAL_BYTES = 0
+            runners.SERIAL_BYTES = 0
         # TFDS 4.9.10 does not heed what DownloadConfig says of it.
         shard_utils.ShardConfig.min_shard_size = case.min_shard_size
         if install is not None:

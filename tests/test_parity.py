@@ -74,7 +74,7 @@ def test_each_reads_what_the_other_prepared(archives, tmp_path):
 
 
 def test_output_has_the_same_bytes_with_any_number_of_workers(archives, tmp_path, monkeypatch):
-    monkeypatch.setattr("imagenet_family.engine._SERIAL_BYTES", 0)  # as if it were a large one
+    monkeypatch.setattr("imagenet_family.runners.SERIAL_BYTES", 0)  # as if it were a large one
     contents = []
     for workers in (1, 2, 3):
         builder = parity.build_ours(

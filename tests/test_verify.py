@@ -11,7 +11,16 @@ import pytest
 import test_parity
 from archives_lib import make_family
 
-from imagenet_family import cli, ilsvrc, known_files, labels, published, verify, verify_prepared
+from imagenet_family import (
+    cli,
+    ilsvrc,
+    known_files,
+    labels,
+    published,
+    runners,
+    verify,
+    verify_prepared,
+)
 from imagenet_family.errors import ImagenetFamilyError
 
 V2 = "imagenetv2-top-images.tar.gz"
@@ -330,7 +339,7 @@ def test_damaged_dataset(damage, dataset, capsys):
 
 
 def test_shards_are_checked_by_workers(prepared, capsys):
-    with mock.patch.object(verify_prepared, "worker_count", lambda workers, size, tasks: 2):
+    with mock.patch.object(runners, "SERIAL_BYTES", 0):
         code, found = run(capsys, "--data_dir", prepared / "a" / "ours", "--workers", "2")
     assert code == 0 and len(found["prepared"][0]["shards"]) == 9
 

@@ -15,7 +15,7 @@ import webdataset_lib as lib
 from archives_lib import fake, make_family
 
 import imagenet_family
-from imagenet_family import cli, engine, labels, staging
+from imagenet_family import cli, engine, labels, runners, staging
 from imagenet_family.errors import (
     BuildError,
     DuplicateKeyError,
@@ -125,7 +125,7 @@ def test_names_of_shards(archives, tmp_path):
 
 
 def test_tars_are_the_same_for_any_number_of_workers(exported, archives, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "_SERIAL_BYTES", 0)
+    monkeypatch.setattr(runners, "SERIAL_BYTES", 0)
     output = tmp_path / "out"
     lib.export("imagenet2012", archives, output, num_shards=SHARDS, workers=2)
     assert lib.contents(output) == lib.contents(exported)
