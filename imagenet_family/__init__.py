@@ -9,7 +9,7 @@ import importlib
 import types
 from typing import Any
 
-import wrapt
+from imagenet_family import registration
 
 DATASETS = types.MappingProxyType(
     {
@@ -43,9 +43,4 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_FUNCTIONS[name]), name)
 
 
-# Not before TFDS is imported: worker processes and the metrics do without it.
-@wrapt.when_imported("tensorflow_datasets.core.registered")
-def _register(registered: types.ModuleType) -> None:
-    from imagenet_family import registration
-
-    registration.register(registered, DATASETS)
+registration.register(DATASETS)
