@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 import imagenet_family
-from imagenet_family import known_files, resources
+from imagenet_family import known_files, published, resources
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "datasets"
-
-# Number of examples in each split when the published archives are complete, by config.
-PUBLISHED = {
-    "imagenet_v2": {
-        config: {"test": 10_000} for config in ("matched-frequency", "threshold-0.7", "topimages")
-    },
-    "imagenet2012": {"": {"train": 1_281_167, "validation": 50_000, "test": 100_000}},
-    "imagenet2012_multilabel": {"": {"validation": 20_000, "imagenet_m": 68}},
-    "imagenet2012_real": {"": {"validation": 50_000}},
-    "imagenet2012_subset": {
-        "1pct": {"train": 12_811, "validation": 50_000},
-        "10pct": {"train": 128_116, "validation": 50_000},
-    },
-}
 
 
 def page(name: str) -> str:
@@ -42,15 +29,15 @@ def page(name: str) -> str:
         f"`{info.supervised_keys}`.",
         "```python\nimport imagenet_family\nimport tensorflow_datasets as tfds\n\n"
         f'dataset = tfds.load("{name}{"/" + configs[0].name if configs else ""}", '
-        f'split="{next(iter(next(iter(PUBLISHED[name].values()))))}")\n```',
+        f'split="{next(iter(splits(name, configs[0].name if configs else "")))}")\n```',
     ]
     if configs:
         rows = [[f"`{config.name}`", config.description] for config in configs]
         lines += ["## Configs", table(["config", "images"], rows), "The first one is the default."]
     rows = [
         [*([f"`{config}`"] if config else []), split, f"{count:,}"]
-        for config, splits in PUBLISHED[name].items()
-        for split, count in splits.items()
+        for config in [config.name for config in configs] or [""]
+        for split, count in splits(name, config).items()
     ]
     lines += ["## Splits", table([*(["config"] if configs else []), "split", "examples"], rows)]
     rows = [
@@ -79,6 +66,14 @@ def page(name: str) -> str:
     lines += ["## Versions", table(["version", "what is new"], rows)]
     lines += ["## Citation", f"```bibtex\n{builder_cls.get_metadata().citation.strip()}\n```"]
     return "\n\n".join(lines) + "\n"
+
+
+def splits(name: str, config: str) -> Mapping[str, int]:
+    """Gives the number of examples in each split when the published archives are complete."""
+    found = published.SPLITS[f"{name}/{config}".rstrip("/")]
+    if name == "imagenet2012_subset":  # its default version has no test split
+        found = {split: count for split, count in found.items() if split != "test"}
+    return found
 
 
 def files(name: str) -> list[known_files.KnownFile]:
