@@ -30,11 +30,11 @@ _RECORD_OVERHEAD = 16
 # Files that a process has open beside those of its workers: libraries, archives, terminals.
 _DESCRIPTORS = 64
 _DESCRIPTORS_PER_WORKER = 8
-# A trial moves this part of the bytes, so that it cannot cost what it is to tell.
+# A trial moves this part of what each worker will move, which wait for it meanwhile.
 _TRIAL_SHARE = 0.005
 _MAX_TRIAL = 64 << 20
 # With less, a trial would tell little, and the build is done in seconds.
-_MIN_TRIAL = 8 << 20
+_MIN_TRIAL = 4 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _existing(folder: epath.Path) -> epath.Path:
 
 def _trial(plan: SplitPlan, folder: epath.Path, left: int, workers: int) -> float | None:
     """Reads and writes the first records of a plan; gives the seconds for `left` bytes."""
-    limit = min(_MAX_TRIAL, int(left * _TRIAL_SHARE))
+    limit = min(_MAX_TRIAL, int(left / workers * _TRIAL_SHARE))
     first = plan.shard(0)
     count = int(np.searchsorted(np.cumsum(first.record_sizes()), limit))
     if limit < _MIN_TRIAL or not count:
