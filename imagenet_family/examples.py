@@ -132,8 +132,9 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
     def _images(self, reader: ArchiveReader) -> Iterator[bytes]:
         """Reads all images in order; from an object store several at once, as each takes long."""
         if not is_remote(self.path):
-            for row in range(len(self)):
-                yield self.read_image(reader, row)
+            members = (self.offsets, self.sizes, self.checks, self.columns[FILE_NAME])
+            for row, data in enumerate(reader.read_all(*members)):
+                yield self._image(reader, row, data)
             return
         with ThreadPoolExecutor(_READS_AHEAD) as pool:
             pending: collections.deque[Future] = collections.deque()
@@ -160,9 +161,13 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
         """
         name = self.columns[FILE_NAME][row]
         data = reader.read(self.offsets[row], self.sizes[row], self.checks[row], name)
+        return self._image(reader, row, data)
+
+    def _image(self, reader: ArchiveReader, row: int, data: bytes) -> bytes:
         try:
             return images.normalize(data)
         except ImageError as error:
+            reader.check_unchanged()  # or the image is not to blame
             raise ImageError(f"{self.place(row)}: {error}") from error
 
     def place(self, row: int) -> str:

@@ -112,6 +112,35 @@ def test_archive_written_to_between_reads(archive, index, reader):
         reader.read(*place(index, 9))
 
 
+def all_members(reader, index):
+    return reader.read_all(index.offsets, index.sizes, index.checks, index.names)
+
+
+def test_all_members_in_turn(index, reader):
+    assert list(all_members(reader, index)) == [data for _, data in ENTRIES]
+
+
+def test_archive_written_to_while_all_members_are_read(archive, index, reader):
+    members = all_members(reader, index)
+    next(members)
+    with archive.open("r+b") as file:
+        file.seek(int(index.offsets[9]))
+        file.write(b"other bytes")
+    os.utime(archive, ns=(0, 5))
+    with pytest.raises(ArchiveError, match="changed since it was indexed"):
+        list(members)
+
+
+def test_member_replaced_while_all_members_are_read(archive, index, reader):
+    members = all_members(reader, index)
+    next(members)
+    with archive.open("r+b") as file:
+        file.seek(int(index.offsets[7]) - 512)
+        file.write(b"x" * 512)
+    with pytest.raises(ArchiveError, match=r"member 'n7\.JPEG' at offset .*the header"):
+        list(members)
+
+
 def test_archive_with_other_members_but_same_size_and_time(archive, index, reader):
     status = archive.stat()
     archive.write_bytes(pack(ENTRIES[::-1]))
