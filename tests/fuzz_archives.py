@@ -1,7 +1,8 @@
 """A fuzzer for archives, gzip archives and saved indexes, with `tarfile` as the judge.
 
 Each case damages a small sound input and indexes it. What comes out must be the members that
-`tarfile` finds, or an `ImagenetFamilyError`; anything else is a bug and stops the run.
+`tarfile` finds, or an `ImagenetFamilyError`; anything else is a bug and stops the run, and so are
+a file that appears anywhere else and memory that grows.
 
     python tests/fuzz_archives.py --seed 0 --count 100000
 """
@@ -17,6 +18,8 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
+
+from memory_limit import bounded_memory
 
 from imagenet_family.archives import ArchiveIndex, ArchiveReader, index_archive
 from imagenet_family.errors import ImagenetFamilyError
@@ -229,16 +232,29 @@ def run(seed: int, count: int) -> dict[str, int]:
       AssertionError: A case went wrong; the message names its seed.
     """
     results = {"members": 0, "refused": 0}
-    with tempfile.TemporaryDirectory(prefix="fuzz-archives-") as name:
+    with (
+        bounded_memory() as peak,
+        tempfile.TemporaryDirectory(prefix="fuzz-archives-") as name,
+    ):
         folder = Path(name)
+        (folder / "work").mkdir()
         for case in range(seed, seed + count):
             rng = random.Random(case)
             try:
-                good = _run_case(folder, rng)
+                good = _run_case(folder / "work", rng)
             except Exception as error:
                 raise AssertionError(f"case {case}: {type(error).__name__}: {error}") from error
             results["members" if good else "refused"] += 1
+        _check_files(folder)
+    print(peak)
     return results
+
+
+def _check_files(folder: Path) -> None:
+    """Looks for files that a name such as `../x` has led out of where they belong."""
+    assert [path.name for path in folder.iterdir()] == ["work"]
+    left = {path.name for path in (folder / "work").iterdir()}
+    assert left <= {"fuzzed.tar", "sound.tar"}, left
 
 
 def _run_case(folder: Path, rng: random.Random) -> bool:

@@ -3,8 +3,8 @@
     python tests/fuzz_files.py --count 50000
 
 Every case must end in a value that keeps to its promises or in an `ImagenetFamilyError`; any other
-exception is a failure, and so is a shard that is taken for whole and is not. `fuzz_archives.py`
-does the same for archives and their saved indexes.
+exception is a failure, and so are a shard that is taken for whole and is not, and memory that grows.
+`fuzz_archives.py` does the same for archives and their saved indexes.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np  # noqa: E402
 from absl import logging  # noqa: E402
 from archives_lib import make_family  # noqa: E402
 from etils import epath  # noqa: E402
+from memory_limit import bounded_memory  # noqa: E402
 
 from imagenet_family import (  # noqa: E402
     annotations,
@@ -211,19 +212,23 @@ def run(seed: int, count: int) -> dict[str, dict[str, int]]:
     with tempfile.TemporaryDirectory(prefix="fuzz-files-") as name:
         fuzzer = Fuzzer(Path(name))
         before = _around(Path(name))
-        for case in range(seed, seed + count):
-            rng = random.Random(case)
-            (kind,) = rng.choices(kinds, weights)
-            began = time.perf_counter()
-            try:
-                accepted = functools.partial(kind, fuzzer)(rng)
-            except ImagenetFamilyError:
-                accepted = False
-            except Exception as error:
-                text = f"case {case}, {kind.__name__}: {type(error).__name__}: {error}"
-                raise AssertionError(text) from error
-            assert time.perf_counter() - began < _MAX_SECONDS, f"case {case} took too long"
-            results[kind.__name__]["accepted" if accepted else "refused"] += 1
+        # What reads and writes shards is imported before memory is measured.
+        fuzzer.check_prepared(random.Random(seed))
+        with bounded_memory() as peak:
+            for case in range(seed, seed + count):
+                rng = random.Random(case)
+                (kind,) = rng.choices(kinds, weights)
+                began = time.perf_counter()
+                try:
+                    accepted = functools.partial(kind, fuzzer)(rng)
+                except ImagenetFamilyError:
+                    accepted = False
+                except Exception as error:
+                    text = f"case {case}, {kind.__name__}: {type(error).__name__}: {error}"
+                    raise AssertionError(text) from error
+                assert time.perf_counter() - began < _MAX_SECONDS, f"case {case} took too long"
+                results[kind.__name__]["accepted" if accepted else "refused"] += 1
+        print(peak)
         assert _around(Path(name)) - before <= {"data"} | _OWN, "something was written elsewhere"
     return results
 
