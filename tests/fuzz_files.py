@@ -3,8 +3,8 @@
     python tests/fuzz_files.py --count 50000
 
 Every case must end in a value that keeps to its promises or in an `ImagenetFamilyError`; any other
-exception is a failure, and so are a shard that is taken for whole and is not, and memory that grows.
-`fuzz_archives.py` does the same for archives and their saved indexes.
+exception is a failure, and so are a shard that is taken for whole and is not, and memory that
+grows. `fuzz_archives.py` does the same for archives and their saved indexes.
 """
 
 import argparse
