@@ -92,11 +92,17 @@ def read_real(path: epath.Path, names: np.ndarray) -> list[list[int]]:
         LabelError: The file is damaged or has no list for an image.
     """
     found = _load(path)
-    if not isinstance(found, list) or not all(map(_is_id_list, found)):
+    if not isinstance(found, list):
         raise LabelError(
-            f"{path}: expected a list of lists of class ids from 0 to {NUM_CLASSES - 1}. "
-            "Take the published real.json."
+            f"{path}: expected a list of lists of class ids, found {found!r:.50}. Take the "
+            "published real.json."
         )
+    for number, ids in enumerate(found, 1):
+        if not _is_id_list(ids):
+            raise LabelError(
+                f"{path}: image {number}: expected a list of class ids from 0 to "
+                f"{NUM_CLASSES - 1}, found {ids!r:.50}. Take the published real.json."
+            )
     numbers = [int(name[len(_PREFIX) : len(_PREFIX) + 8]) for name in names.tolist()]
     if numbers and max(numbers) > len(found):
         raise LabelError(

@@ -168,7 +168,10 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
             return images.normalize(data)
         except ImageError as error:
             reader.check_unchanged()  # or the image is not to blame
-            raise ImageError(f"{self.place(row)}: {error}") from error
+            raise ImageError(
+                f"{self.place(row)}: {error}. Compare the archive with the published one, say by "
+                "`imagenet-family verify --checksums`, and get it again if it differs."
+            ) from error
 
     def place(self, row: int) -> str:
         """Says in words where an image lies, for messages."""

@@ -56,12 +56,13 @@ def differences(dataset: str, splits: Mapping[str, Examples]) -> list[str]:
     found = []
     for split, examples in splits.items():
         labels = examples.columns.get(_LABEL, np.zeros(0, np.int64))
-        classes = len(np.unique(labels[labels >= 0]))
+        classes = len(np.unique(labels[labels >= 0]))  # none where labels are secret, or lists
         expected = known.get(split, len(examples))
         if len(examples) != expected or 0 < classes < NUM_CLASSES:
+            of_all = f" of {NUM_CLASSES:,} classes" if classes else ""
+            of_some = f" of {classes:,}" if classes else ""
             found.append(
                 f"{examples.source}: split {split!r} of {dataset} is not whole: expected "
-                f"{expected:,} examples of {NUM_CLASSES:,} classes as published, found "
-                f"{len(examples):,} of {classes:,}."
+                f"{expected:,} examples{of_all} as published, found {len(examples):,}{of_some}."
             )
     return found

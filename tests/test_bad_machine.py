@@ -285,6 +285,7 @@ def test_file_in_place_of_a_folder(where, archives, tmp_path, capsys):
 def test_missing_classes_are_built_and_told(archives, tmp_path, caplog):
     assert build(archives, tmp_path / "data", "imagenet2012") == 0
     assert "expected 1,281,167 examples of 1,000 classes" in caplog.text
+    assert "expected 100,000 examples as published" in caplog.text  # whose labels are secret
 
 
 def test_too_few_open_files(archives, tmp_path):

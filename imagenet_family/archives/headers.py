@@ -32,7 +32,7 @@ _OTHER_NUMBERS = tuple(
 MAX_PATH = 4096
 MAX_NAME = 255
 
-_REPACK = "unpack the archive and pack it again with plain relative names"
+_REPACK = "Unpack the archive and pack it again with plain relative names"
 
 
 class HeaderError(Exception):
@@ -150,7 +150,7 @@ def parse_pax(payload: bytes) -> PaxRecords:
 def sparse_error() -> HeaderError:
     """Returns the error for a member of which only the parts that are not zero are stored."""
     return HeaderError(
-        "members stored whole", "a sparse member", "pack the archive again without --sparse"
+        "members stored whole", "a sparse member", "Pack the archive again without --sparse"
     )
 
 
