@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import test_bad_input
 from archives_lib import make_family
-from faults import tree
+from kill_lib import tree
 from machine_limits import ordinary_user, small_disk
 from test_bad_input import assert_nothing_prepared, build, said
 
