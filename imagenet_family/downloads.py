@@ -27,6 +27,7 @@ from imagenet_family.known_files import (
     hash_file,
     verify_by_default,
 )
+from imagenet_family.locks import file_lock
 from imagenet_family.remote import is_local
 
 MIRROR_VARIABLE = "IMAGENET_FAMILY_MIRROR"
@@ -211,7 +212,7 @@ class _ResumingManager(download_manager.DownloadManager):
         partial = url_path.with_name(f"{file_name_of(wanted.url)}.{url_hash}.partial")
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(partial):
+            with file_lock(partial.with_name(f"{partial.name}.lock"), f"downloading {partial}"):
                 return _resolved(self._get_from_other_process(wanted) or self._get(wanted, partial))
         except ImagenetFamilyError:
             raise
@@ -283,23 +284,6 @@ class _NoBars:
 
     def increase_tqdm(self, url_info: checksums.UrlInfo) -> None:
         pass
-
-
-@contextlib.contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """Keeps other processes from working on the same partial file; waits for one that does."""
-    import filelock  # Slow to import, and seldom needed.
-
-    lock = filelock.FileLock(partial.with_name(f"{partial.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        logging.warning("Another process is downloading %s; waiting for it.", partial)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _resolved(path: epath.Path) -> Any:

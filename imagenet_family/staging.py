@@ -19,13 +19,13 @@ import re
 import time
 from collections.abc import Iterator
 
-import filelock
 from absl import logging
 from etils import epath
 
 from imagenet_family import readers, remote
 from imagenet_family.errors import BuildError
 from imagenet_family.examples import Examples
+from imagenet_family.locks import file_lock
 from imagenet_family.writers import (
     TEMPORARY_SUFFIX,
     ShardResult,
@@ -245,21 +245,11 @@ def build_lock(dataset: epath.Path) -> Iterator[None]:
         yield
         return
     path = dataset.parent / f".{dataset.name}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(os.fspath(path))
+    with contextlib.ExitStack() as stack:
         try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            logging.warning("Another process is building %s; waiting for it.", dataset)
-            lock.acquire()
-    except NotImplementedError:  # a file system without locks
-        yield
-        return
-    except OSError as error:
-        raise write_error(path, error) from error
-    with lock:
-        lock.release()  # `with` has acquired it once more
+            stack.enter_context(file_lock(path, f"building {dataset}"))
+        except OSError as error:
+            raise write_error(path, error) from error
         yield
 
 

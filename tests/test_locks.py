@@ -1,0 +1,47 @@
+"""Locks where there are none: network file systems that are mounted without."""
+
+import concurrent.futures
+import errno
+import fcntl
+
+import pytest
+
+from imagenet_family.locks import file_lock
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_file_system_without_locks(code, tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        with file_lock(tmp_path / "below" / "lock", "building"):
+            pass
+
+
+def test_other_errors_are_not_taken_for_that(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError), file_lock(tmp_path / "file" / "lock", "building"):
+        pass
+
+
+def test_the_second_one_waits(tmp_path, caplog):
+    # The lock is on the open file, so a thread can stand for another process.
+    def second():
+        with file_lock(tmp_path / "lock", "building it"):
+            return "done"
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with file_lock(tmp_path / "lock", "building it"):
+            waiting = pool.submit(second)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                waiting.result(timeout=0.5)
+        assert waiting.result(timeout=30) == "done"
+    assert "Another process is building it; waiting for it." in caplog.text
+
+
+def test_an_error_inside_ends_it(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyError), file_lock(tmp_path / "lock", "building"):
+            raise KeyError
