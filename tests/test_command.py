@@ -87,6 +87,15 @@ def test_a_missing_archive_is_named_with_where_to_get_it(tmp_path):
     assert "https://image-net.org/download-images" in result.stderr
 
 
+def test_a_reader_that_has_seen_enough(tmp_path):
+    """As `| head` does: it ends before the output does."""
+    verify = [sys.executable, "-m", "imagenet_family", "verify", "--json", "--manual_dir", tmp_path]
+    with subprocess.Popen(verify, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 1
+
+
 def test_help_explains_and_starts_without_tfds():
     for arguments in (["--help"], ["build", "--help"], ["demo", "--help"]):
         result = command(*arguments)
