@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from imagenet_family.engine import Plan
     from imagenet_family.sharding import SplitPlan
 
-# Bytes beside each record: TFRecord's framing, as the other formats have less or compress.
+# Bytes beside each record in TFRecord files; formats that compress have less.
 _RECORD_OVERHEAD = 16
+# In array_record files with one record a chunk, at most: chunk headers and index entry of a record,
+# a header in each block, and two times up to a block to fill up.
+_ARRAY_RECORD_OVERHEAD = 80
+_ARRAY_RECORD_BLOCK = 1 << 16
+_ARRAY_RECORD_BLOCK_HEADER = 24
 # Files that a process has open beside those of its workers: libraries, archives, terminals.
 _DESCRIPTORS = 64
 _DESCRIPTORS_PER_WORKER = 8
@@ -80,10 +85,15 @@ def estimate(
 
 
 def file_bytes(plan: Plan, file_format: str) -> int:
-    """Gives the bytes of a split's files; compressed formats will have less."""
-    is_tar = file_format == tar_samples.FORMAT
-    overhead = tar_samples.MAX_OVERHEAD if is_tar else _RECORD_OVERHEAD
-    return plan.num_bytes + overhead * plan.num_examples
+    """Gives the bytes of a split's files: exact for TFRecord, at most these for other formats."""
+    num_bytes = plan.num_bytes
+    if file_format == tar_samples.FORMAT:
+        return num_bytes + tar_samples.MAX_OVERHEAD * plan.num_examples
+    if file_format == "array_record":
+        num_bytes += _ARRAY_RECORD_OVERHEAD * plan.num_examples
+        num_bytes += num_bytes // _ARRAY_RECORD_BLOCK * _ARRAY_RECORD_BLOCK_HEADER
+        return num_bytes + 2 * _ARRAY_RECORD_BLOCK * plan.num_shards
+    return num_bytes + _RECORD_OVERHEAD * plan.num_examples
 
 
 def bytes_in(folder: epath.Path) -> int:
