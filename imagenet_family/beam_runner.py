@@ -37,7 +37,7 @@ from imagenet_family.archives import Fingerprint
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 from imagenet_family.examples import Column, Examples, Ragged
 from imagenet_family.staging import ShardTask
-from imagenet_family.writers import ShardResult, is_local, write_error
+from imagenet_family.writers import TEMPORARY_SUFFIX, ShardResult, is_local, write_error
 
 _TASK_SUFFIX = ".task"
 _ERROR_SUFFIX = ".error"
@@ -46,10 +46,12 @@ _MAX_MESSAGE = 1 << 12
 # for each, whatever its size.
 _REQUESTS = 32
 _POLL_SECONDS = 5.0
-# Seconds without a finished shard, once there was one, after which the workers are taken for dead,
+# Seconds without a finished shard, once one was begun, after which the workers are taken for dead,
 # and a second more for each megabyte of the largest shard: Beam's own local runners wait for a
 # killed worker for ever.
 _PATIENCE = 600.0
+# Seconds that a pipeline may take to end after its last shard, for the same reason.
+_ENDS_WITHIN = 60.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -99,9 +101,10 @@ class BeamRunner:
                 left = _listed(folders, _TASK_SUFFIX)
                 done = [pending.pop(path) for path in pending.keys() - left]
                 yield from zip(done, _in_threads(_result, done), strict=True)
-                if done:
+                if done or (last is None and _listed(folders, TEMPORARY_SUFFIX)):
                     last = time.monotonic()
-                elif last is not None and time.monotonic() - last > patience:
+                limit = patience if pending else _ENDS_WITHIN
+                if last is not None and time.monotonic() - last > limit:
                     break
         finally:
             if not finished:

@@ -35,7 +35,8 @@ FN_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner
 IN_PROCESS = [f"--runner={FN_RUNNER}"]
 TWO_PROCESSES = [*IN_PROCESS, "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
-# Kills the first worker that has finished its second shard, before it writes the note.
+# Kills the first worker that has finished its second shard, before it writes the note; or one that
+# is in the middle of its first.
 KILLER = """
 import os, pathlib, signal, wrapt
 
@@ -43,6 +44,10 @@ import os, pathlib, signal, wrapt
 def arm(staging):
     written, write_shard = [], staging.write_shard
     def write_and_die(*args):
+        if "FIRST" in os.environ:
+            pathlib.Path(f"{args[1]}.5eed.incomplete").touch()
+            pathlib.Path(os.environ["KILLED"]).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         result = write_shard(*args)
         written.append(1)
         if len(written) == 2:
@@ -125,6 +130,17 @@ def assert_killed_build_resumes(archives, folder, flags, killed, expected, monke
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_two_processes_one_killed(archives, expected, killing, tmp_path, monkeypatch):
     assert_killed_build_resumes(archives, tmp_path, TWO_PROCESSES, killing, expected, monkeypatch)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_only_worker_killed_in_its_first_shard(archives, killing, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIRST", "1")
+    monkeypatch.setattr(beam_runner, "_PATIENCE", 2.0)
+    monkeypatch.setattr(beam_runner, "_POLL_SECONDS", 0.5)
+    one = [*IN_PROCESS, "--direct_running_mode=multi_processing", "--direct_num_workers=1"]
+    with pytest.raises(BuildError, match="nothing was finished for a long time"):
+        build(archives, tmp_path, one)
+    assert killing.exists()
 
 
 @pytest.fixture
