@@ -7,6 +7,7 @@ record a digest of each shard.
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from imagenet_family.engine import MANIFEST
 from imagenet_family.errors import BuildError, ImagenetFamilyError, MissingFileError, UsageError
 from imagenet_family.writers import ShardResult
 
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _BUILD_AGAIN = "Build the dataset again, with --overwrite"
 
 
@@ -102,7 +104,7 @@ def find(data_dir: epath.PathLike, names: Iterable[str] = ()) -> list[epath.Path
         here = [
             folder
             for folder in _versions(root / path)
-            if not version or re.fullmatch(version.replace("*", r"\d+"), folder.name)
+            if fnmatch.fnmatchcase(folder.name, version or "*")
         ]
         if names and not here:
             raise MissingFileError(f"{root} holds no prepared dataset {name}. Build it first.")
@@ -175,10 +177,11 @@ def _versions(folder: epath.Path) -> list[epath.Path]:
         return []
     found = []
     for path in sorted(folder.iterdir(), key=os.fspath):
-        if re.fullmatch(r"\d+\.\d+\.\d+", path.name):
+        if _VERSION.fullmatch(path.name):
             found.append(path)
         elif not path.name.startswith(("partial.", "incomplete.", ".")) and path.is_dir():
-            found += [below for below in path.iterdir() if re.fullmatch(r"[\d.]+", below.name)]
+            below = sorted(path.iterdir(), key=os.fspath)
+            found += [version for version in below if _VERSION.fullmatch(version.name)]
     return found
 
 

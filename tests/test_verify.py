@@ -248,6 +248,13 @@ def test_prepared_dataset_is_whole(folder, prepared, capsys):
     assert len(found["prepared"]) == (2 if folder == "a" else 1)
 
 
+@pytest.mark.parametrize("version", ["5.1.0", "5.*.*", "*"])
+def test_versions_can_be_chosen(version, prepared, capsys):
+    folder = prepared / "a" / "ours"
+    code, found = run(capsys, "--data_dir", folder, "--dataset", f"imagenet2012:{version}")
+    assert code == 0 and [report["name"] for report in found["prepared"]] == ["imagenet2012/5.1.0"]
+
+
 def test_digest_is_the_same_in_every_format(prepared):
     reports = [
         verify_prepared.check(prepared / folder / "ours" / "imagenet2012" / "5.1.0", workers=1)
@@ -353,6 +360,7 @@ def test_shards_are_checked_by_workers(prepared, capsys):
         (["--data_dir", ".", "--dataset", "cifar10"], "cifar10"),
         (["--manual_dir", ".", "--dataset", "imagenet_v2/none"], "imagenet_v2/none"),
         (["--data_dir", ".", "--dataset", "imagenet2012:1.0.0"], "no prepared dataset"),
+        (["--data_dir", ".", "--dataset", "imagenet2012:("], "no prepared dataset"),
     ],
 )
 def test_wrong_usage(arguments, expected, tmp_path, monkeypatch, capsys):
