@@ -69,6 +69,7 @@ def test_without_a_config_all_are_built(tmp_path):
         (["imagenet2012", "--num_shards", "1000"], 1, "too few for 1000 shards"),
         (["imagenet2012", "--num_shards", "none"], 2, "not a positive number"),
         (["imagenet2012", "--shards", "2"], 2, "unrecognized arguments"),
+        (["imagenet2012", "--data_dir", "foo://bucket"], 2, "no kind of storage 'foo://'"),
         ([], 2, "required"),
     ],
 )

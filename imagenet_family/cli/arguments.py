@@ -28,11 +28,12 @@ def add_names(parser: argparse.ArgumentParser) -> None:
 
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Adds the folders that TFDS works with."""
-    parser.add_argument("--data_dir", help="where datasets are prepared (~/tensorflow_datasets)")
-    parser.add_argument("--manual_dir", help="where the archives are (<data_dir>/downloads/manual)")
-    parser.add_argument(
-        "--download_dir", help="where downloads and saved indexes are kept (<data_dir>/downloads)"
-    )
+    for name, text in (
+        ("--data_dir", "where datasets are prepared (~/tensorflow_datasets)"),
+        ("--manual_dir", "where the archives are (<data_dir>/downloads/manual)"),
+        ("--download_dir", "where downloads and saved indexes are kept (<data_dir>/downloads)"),
+    ):
+        parser.add_argument(name, type=folder, help=text)
     parser.add_argument(
         "--no_verify_checksums",
         action="store_true",
@@ -54,6 +55,18 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
+
+
+def folder(text: str) -> str:
+    """Reads a folder, of this machine or of an object store."""
+    from etils import epath
+
+    try:
+        epath.Path(text)
+    except KeyError as error:
+        message = f"there is no kind of storage {error.args[0]!r}: give a folder, gs:// or s3://"
+        raise argparse.ArgumentTypeError(message) from error
+    return text
 
 
 def builders(args: argparse.Namespace, **kwargs: Any) -> list[ArchiveBuilder]:

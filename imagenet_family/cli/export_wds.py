@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME[/CONFIG][:VERSION]", help="the dataset to write"
     )
-    parser.add_argument("--output_dir", help="the folder to make")
+    parser.add_argument("--output_dir", type=arguments.folder, help="the folder to make")
     parser.add_argument("--splits", help="comma-separated; all if not given")
     arguments.add_folders(parser)
     arguments.add_workers(parser)

@@ -28,8 +28,12 @@ from imagenet_family.errors import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `imagenet-family verify`."""
-    parser.add_argument("--manual_dir", help="folder of the archives to check")
-    parser.add_argument("--data_dir", help="folder of the prepared datasets to check")
+    parser.add_argument(
+        "--manual_dir", type=arguments.folder, help="folder of the archives to check"
+    )
+    parser.add_argument(
+        "--data_dir", type=arguments.folder, help="folder of the prepared datasets to check"
+    )
     parser.add_argument(
         "--dataset",
         action="append",
