@@ -13,7 +13,7 @@ from kill_lib import tree
 from machine_limits import ordinary_user, small_disk
 from test_bad_input import assert_nothing_prepared, build, said
 
-from imagenet_family import engine, preflight
+from imagenet_family import engine, images, preflight
 
 VAL = test_bad_input.VAL
 OPTIONS = ("--num_shards", "4")
@@ -238,6 +238,24 @@ def test_archive_that_changes_after_it_was_indexed(change, archives, tmp_path, c
         (own / VAL).rmdir()
     shutil.copy2(archives / VAL, own / VAL)
     assert build(own, tmp_path / "data", "imagenet2012", *OPTIONS) == 0
+
+
+def test_archive_that_changes_while_a_shard_is_read(archives, tmp_path, capsys, monkeypatch):
+    own = tmp_path / "archives"
+    shutil.copytree(archives, own)
+    normalize = images.normalize
+
+    def touch_and_normalize(data):
+        for path in own.glob("*.tar"):
+            os.utime(path, ns=(0, 5))
+        return normalize(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "normalize", touch_and_normalize)
+        assert build(own, tmp_path / "data", "imagenet2012", *OPTIONS) == 1
+    assert "changed since it was indexed" in said(capsys)
+    assert_nothing_prepared(tmp_path / "data")
+    assert not list((tmp_path / "data" / "imagenet2012").rglob("*-of-*"))
 
 
 def test_no_archive_at_all(tmp_path, capsys):
