@@ -76,7 +76,8 @@ def _decompress(file: LocalFile | RemoteFile, source: str, target: str, progress
         disable=None if progress else True,
     ) as bar:
         try:
-            storage.write_whole(target, _content(file, source, bar))
+            # Unlike a saved index, the copy holds nothing to recognise damage by.
+            storage.write_whole(target, _content(file, source, bar), flush=True)
         except ImagenetFamilyError:
             raise
         except Exception as error:

@@ -280,8 +280,13 @@ def read_whole(path: str, limit: int) -> bytes:
         return file.read()
 
 
-def write_whole(path: str, pieces: Iterable[Any]) -> None:
+def write_whole(path: str, pieces: Iterable[Any], *, flush: bool = False) -> None:
     """Writes a file so that it is there whole or not at all, making its directory.
+
+    Args:
+      path: The file.
+      pieces: Its content.
+      flush: Whether to wait for the disk, so that this also holds after a loss of power.
 
     Raises:
       Exception: Whatever the system or fsspec raises; nothing is left behind then.
@@ -304,6 +309,9 @@ def write_whole(path: str, pieces: Iterable[Any]) -> None:
         with temporary.open("xb") as file:
             for piece in pieces:
                 file.write(piece)
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
