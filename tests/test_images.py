@@ -383,14 +383,17 @@ def test_the_quick_look_at_a_header_never_says_more_than_the_long_one(data):
         image[position] = data.draw(st.one_of(interesting, st.integers(0, 255)))
     image = bytes(image[: data.draw(st.integers(0, 60))] if data.draw(st.booleans()) else image)
     try:
-        plain = images.sniff(image).components in (1, 3)
+        kind = images.sniff(image)
     except ImageError:
-        plain = False
-    assert plain or not images._is_plain_jpeg(image)
+        kind = None
+    frame = images._plain_frame(image)
+    assert frame is None or frame == (kind.height, kind.width, kind.components)
+    assert frame is None or kind.components in (1, 3)
 
 
 def test_the_quick_look_at_a_header_knows_all_usual_ones():
-    assert [images._is_plain_jpeg(image) for image in _HEADERS] == [True, True, False, False, True]
+    gray, rgb = (9, 7, 1), (9, 7, 3)
+    assert [images._plain_frame(image) for image in _HEADERS] == [gray, gray, None, None, rgb]
 
 
 def test_random_bytes_after_a_signature_end_quickly():
