@@ -85,20 +85,25 @@ def _describe(example: Mapping[str, Any], label: int) -> dict[str, Any]:
         width, height = images.dimensions(example[IMAGE])
     except ImageError as error:
         raise ImageError(f"Image {example[FILE_NAME]}: {error}") from error
-    description = {name: value for name, value in example.items() if name != IMAGE}
+    description = {**example, **_class_fields(label), "width": width, "height": height}
+    del description[IMAGE]
     description["filename"] = description.pop(FILE_NAME)
-    known = label >= 0
-    description |= {
-        _LABEL: label,
-        "wnid": labels.wnids()[label] if known else "",  # readers guess types: never null
-        "class_name": labels.class_names()[label] if known else "",
-        "width": width,
-        "height": height,
-    }
     for feature, field in ALTERNATIVE_LABELS.items():
         if feature in example:
             description[field] = _one_label(example[feature], label)
     return description
+
+
+@functools.cache
+def _class_fields(label: int) -> dict[str, Any]:
+    """Gives what the `.json` says of the class."""
+    if label < 0:
+        return {_LABEL: label, "wnid": "", "class_name": ""}  # readers guess types: never null
+    return {
+        _LABEL: label,
+        "wnid": labels.wnids()[label],
+        "class_name": labels.class_names()[label],
+    }
 
 
 def _one_label(choices: list[int], label: int) -> int:
