@@ -7,23 +7,18 @@ pickle. It is a sequence, and iterating over it in order reads its archive from 
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from imagenet_family import images, tf_example
 from imagenet_family.archives import ArchiveIndex, ArchiveReader, Fingerprint
-from imagenet_family.archives.storage import is_remote
 from imagenet_family.errors import ImageError
 
 IMAGE = "image"
 FILE_NAME = "file_name"
-# Requests to an object store that are under way at once while a shard is written.
-_READS_AHEAD = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,23 +125,10 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
         return key_of(self.columns[FILE_NAME][row]).decode(), {IMAGE: image, **features}
 
     def _images(self, reader: ArchiveReader) -> Iterator[bytes]:
-        """Reads all images in order; from an object store several at once, as each takes long."""
-        if not is_remote(self.path):
-            members = (self.offsets, self.sizes, self.checks, self.columns[FILE_NAME])
-            for row, data in enumerate(reader.read_all(*members)):
-                yield self._image(reader, row, data)
-            return
-        with ThreadPoolExecutor(_READS_AHEAD) as pool:
-            pending: collections.deque[Future] = collections.deque()
-            try:
-                for row in range(len(self)):
-                    pending.append(pool.submit(self.read_image, reader, row))
-                    if len(pending) == _READS_AHEAD:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        """Reads all images in order."""
+        members = (self.offsets, self.sizes, self.checks, self.columns[FILE_NAME])
+        for row, data in enumerate(reader.read_all(*members)):
+            yield self._image(reader, row, data)
 
     def open(self) -> ArchiveReader:
         """Opens the archive for `read_image`."""

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from archive_cases import pack
+from archives_lib import fake
 from fuzz_archives import indexed_members, tarfile_members
 
 from imagenet_family.archives import ArchiveReader, index_archive
+from imagenet_family.archives.storage import LocalFile
 from imagenet_family.errors import ArchiveError, MissingFileError
+from imagenet_family.examples import Examples
 
 ENTRIES = [(f"n{i}.JPEG", os.urandom(100 + 37 * i)) for i in range(80)]
 
@@ -50,6 +53,34 @@ def test_threads(index, reader):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: reader.read(*place(index, i % 80)), range(800)))
     assert found == [ENTRIES[i % 80][1] for i in range(800)]
+
+
+@pytest.mark.parametrize("offset", [-1, 0, 600, 1 << 20, (1 << 63) - 1])
+@pytest.mark.parametrize("size", [-1, 0, 600, 1 << 20, (1 << 63) - 1])
+def test_any_place_may_be_announced(offset, size, archive):
+    LocalFile(str(archive)).will_read(offset, size)
+
+
+def test_every_image_is_announced_a_few_reads_before(archive, monkeypatch):
+    image = fake.jpeg(fake.picture(0, 0, (20, 20)))
+    names = [f"n{i}.JPEG" for i in range(50)]
+    archive.write_bytes(pack([(name, image) for name in names]))
+    index = index_archive(archive, progress=False)
+    order = np.random.default_rng(0).permutation(50)
+    examples = Examples.from_index(index, {"file_name": np.array(names, "S")}).take(order)
+    announced, ahead = [], []
+    read = LocalFile.read_member
+
+    def read_member(file, offset, size, header):
+        ahead.append(len(announced))
+        assert announced[len(ahead) - 1] == (offset - header, size + header)
+        return read(file, offset, size, header)
+
+    monkeypatch.setattr(LocalFile, "will_read", lambda _, *place: announced.append(place))
+    monkeypatch.setattr(LocalFile, "read_member", read_member)
+    assert [example["image"] for _, example in examples] == [image] * 50
+    assert len(announced) == len(ahead) == 50
+    assert max(count - row for row, count in enumerate(ahead)) <= 17
 
 
 def _read_in_child(reader, places):

@@ -111,6 +111,12 @@ class LocalFile:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
 
+    def will_read(self, offset: int, length: int) -> None:
+        """Tells the system what is read soon, so that the disk has it ready."""
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError, OverflowError):  # a place that no file can have
+                os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)
+
     def read(self, offset: int, length: int) -> bytes:
         """Returns `length` bytes from `offset`, fewer only where the file ends.
 
