@@ -176,8 +176,8 @@ def compare_shards(name: str, manual_dir: str, file_format: str, folder: Path, r
         (write_bare, lambda: None),
     ]
     costs: list[tuple[float, float]] = []
-    for i in range(rounds):
-        for task in tasks[: len(tasks) if i else 1]:  # the first one warms up
+    for i in range(rounds + 1):
+        for task in tasks[: len(tasks) if i else 1]:  # the first pair warms up
             spent = {}
             for work, prepare in ways if len(costs) % 2 else reversed(ways):
                 for path in folder.glob("*-*"):
