@@ -51,7 +51,7 @@ def write_bare(task: Any) -> Any:
     if writers.atomic_file is not _straight:
         replace(writers, "atomic_file", _straight)
         writers.RecordDigest.add = _count
-        ArchiveReader.read_all = _read
+        ArchiveReader._read = _read
     return writers.write_shard(task.examples, task.path, task.file_format)
 
 
@@ -65,10 +65,8 @@ def _count(self: Any, record: Any) -> None:
     self._bytes += record.size
 
 
-def _read(self: Any, offsets: Any, sizes: Any, checks: Any, names: Any) -> Iterator[bytes]:
-    descriptor = self._open()._fd
-    for offset, size in zip(offsets.tolist(), sizes.tolist(), strict=True):
-        yield os.pread(descriptor, size, offset)
+def _read(self: Any, file: Any, offset: int, size: int, check: int, name: Any) -> bytes:
+    return os.pread(file._fd, size, offset)
 
 
 def leave_out() -> None:
@@ -204,7 +202,7 @@ class _Kept:
         from imagenet_family import writers
         from imagenet_family.archives import ArchiveReader
 
-        self._add, self._read = writers.RecordDigest.add, ArchiveReader.read_all
+        self._add, self._read = writers.RecordDigest.add, ArchiveReader._read
         self._atomic_file = writers.atomic_file
 
     def restore(self) -> None:
@@ -213,7 +211,7 @@ class _Kept:
 
         if writers.atomic_file is _straight:
             replace(writers, "atomic_file", self._atomic_file)
-            writers.RecordDigest.add, ArchiveReader.read_all = self._add, self._read
+            writers.RecordDigest.add, ArchiveReader._read = self._add, self._read
 
 
 def compare_builds(arguments: list[str], data_dir: Path, rounds: int) -> None:
