@@ -1,14 +1,18 @@
 """Measures Beam builds and sizes clusters from the figures.
 
 `workers` times whole builds on Beam's local runner with one worker process and with two, beside
-the package's own pool. `store` builds from and to an S3 server on this machine that answers as
-late as a real one does, counts the requests, and reckons what ImageNet's train and validation
-splits take on clusters. The server, moto, copies the whole archive for each range: the archive
-must be small, and only the CPU seconds of the build are used, not how long it waited.
+the package's own pool. Copying images is over sooner than Beam has started, so `pngs` makes an
+archive of which every image must be converted. `store` builds from and to an S3 server on this
+machine that answers as late as a real one does, counts the requests, and reckons what ImageNet's
+train and validation splits take on clusters. The server, moto, copies the whole archive for each
+range: the archive must be small, and only the CPU seconds of the build are used, not how long it
+waited.
 
 Examples:
   python benchmarks/make_archives.py images /tmp/large --validation 10000 --image-bytes 110000
   python benchmarks/beam_speed.py workers /tmp/large
+  python benchmarks/beam_speed.py pngs /tmp/pngs --images 2000
+  python benchmarks/beam_speed.py workers /tmp/pngs
   python benchmarks/make_archives.py images /tmp/small --validation 400 --image-bytes 110000
   python benchmarks/beam_speed.py store /tmp/small --latency 0.03
 """
@@ -24,9 +28,12 @@ import tempfile
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+import numpy as np
 
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
+
+import fake_archives as fake  # noqa: E402
 from object_store_lib import Store  # noqa: E402
 
 VALIDATION = "ILSVRC2012_img_val.tar"
@@ -65,19 +72,37 @@ def workers(args: argparse.Namespace) -> None:
         "own pool, 1 process": ["--workers=1"],
         "own pool, 2 processes": ["--workers=2"],
     }
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=args.work_dir) as folder:
         nothing = ["--max_examples_per_split=16", "--num_shards=16"]
         seconds = collections.defaultdict(list)
-        for i in range(args.rounds):
+        for _ in range(args.rounds):
             for way, flags in ways.items():
                 for kind, more in (("start", nothing), ("whole", ["--num_shards=16"])):
-                    data_dir = f"{folder}/{i}{len(seconds)}"
+                    data_dir = f"{folder}/data"
                     wall, _ = build(environment, args.directory, data_dir, *flags, *more)
                     seconds[way, kind].append(wall)
                     subprocess.run(["rm", "-r", data_dir], check=True)
+    writing = {}
     for way in ways:
         whole, start = (statistics.median(seconds[way, kind]) for kind in ("whole", "start"))
+        writing[way] = whole, whole - start
         print(f"{way}: {whole:.1f} s, of which {start:.1f} s to start and end")
+    for one, two in (list(ways)[:2], list(ways)[2:]):
+        whole, steady = (a / b for a, b in zip(writing[one], writing[two], strict=True))
+        print(f"{two}: {whole:.2f} x as fast, {steady:.2f} x without start and end")
+
+
+def pngs(args: argparse.Namespace) -> None:
+    """Writes a validation archive of PNGs, each of which a build decodes and encodes."""
+    rng = np.random.default_rng(0)
+    pictures = [fake.png(fake.picture(i, i, (1500, 1125))) for i in range(16)]
+    folder = Path(args.directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    members = [
+        (f"ILSVRC2012_val_{number + 1:08d}.JPEG", pictures[number % len(pictures)])
+        for number in rng.permutation(args.images).tolist()
+    ]
+    (folder / VALIDATION).write_bytes(fake.tar_bytes(members))
 
 
 def store(args: argparse.Namespace) -> None:
@@ -187,7 +212,12 @@ def main() -> None:
     command = commands.add_parser("workers", help="one worker against two")
     command.add_argument("directory", help="the archives")
     command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("--work_dir", help="where to build; a temporary folder")
     command.set_defaults(run=workers)
+    command = commands.add_parser("pngs", help="an archive of images that must be converted")
+    command.add_argument("directory", help="where to write it; made if need be")
+    command.add_argument("--images", type=int, default=2000)
+    command.set_defaults(run=pngs)
     command = commands.add_parser("store", help="from and to an object store")
     command.add_argument("directory", help="the archives")
     command.add_argument("--images", type=int, default=400, help="of the validation archive")
