@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import numpy as np  # noqa: E402
+import tensorflow_datasets as tfds  # noqa: E402
 from absl import logging  # noqa: E402
 from archives_lib import make_family  # noqa: E402
 from etils import epath  # noqa: E402
@@ -172,6 +173,8 @@ class Fuzzer:
             report = verify_prepared.check(self.prepared, workers=1, show_progress=False)
         finally:
             path.write_bytes(self.described[name])
+            # TFDS keeps every builder for ever, each with the names of a thousand classes.
+            tfds.core.DatasetBuilder.info.fget.cache_clear()
         return report.ok
 
     def _prepare(self) -> None:

@@ -6,7 +6,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-_MORE_RESIDENT = 256 << 20
+_MORE_RESIDENT = 192 << 20
 # Address space that is reserved and not used, by threads above all, counts too.
 _MORE_ADDRESSES = 4 << 30
 
