@@ -88,6 +88,7 @@ def _describe(example: Mapping[str, Any], label: int) -> dict[str, Any]:
     description = {**example, **_class_fields(label), "width": width, "height": height}
     del description[IMAGE]
     description["filename"] = description.pop(FILE_NAME)
+    description[_LABEL] = label
     for feature, field in ALTERNATIVE_LABELS.items():
         if feature in example:
             description[field] = _one_label(example[feature], label)
@@ -95,15 +96,11 @@ def _describe(example: Mapping[str, Any], label: int) -> dict[str, Any]:
 
 
 @functools.cache
-def _class_fields(label: int) -> dict[str, Any]:
+def _class_fields(label: int) -> dict[str, str]:
     """Gives what the `.json` says of the class."""
     if label < 0:
-        return {_LABEL: label, "wnid": "", "class_name": ""}  # readers guess types: never null
-    return {
-        _LABEL: label,
-        "wnid": labels.wnids()[label],
-        "class_name": labels.class_names()[label],
-    }
+        return {"wnid": "", "class_name": ""}  # readers guess types: never null
+    return {"wnid": labels.wnids()[label], "class_name": labels.class_names()[label]}
 
 
 def _one_label(choices: list[int], label: int) -> int:
