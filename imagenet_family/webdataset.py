@@ -95,6 +95,8 @@ def export_webdataset(
                 for name, examples in _choose(tables, splits).items()
             ]
             identity = engine.identity(plans, tar_samples.FORMAT)
+        for plan in plans:  # a width that is too small is refused before anything is written
+            name_shard(plan.split, 0, plan.num_shards)
         if _is_finished(output, plans, name_shard, num_shards):
             logging.info("%s holds this export already.", output)
             return output
@@ -125,7 +127,8 @@ def _choose(found: Mapping[str, Any], splits: Iterable[str] | None) -> dict[str,
     chosen = list(splits)
     unknown = [name for name in chosen if name not in found]
     if unknown or not chosen:
-        raise UsageError(f"There is no split {unknown}; there are {', '.join(found)}.")
+        missing = ", ".join(map(repr, unknown)) or "to write"
+        raise UsageError(f"There is no split {missing}; there are {', '.join(found)}.")
     return {name: found[name] for name in chosen}
 
 
@@ -170,10 +173,10 @@ def _is_finished(
         return False
     if not output.is_dir():
         raise UsageError(f"{output} is a file; the output needs a folder of its own.")
-    names = {path.name for path in output.iterdir()}
-    if not names:
+    present = {path.name for path in output.iterdir()}
+    if not present:
         return False
-    if INFO not in names and not is_local(output) and staging.is_unfinished(output):
+    if INFO not in present and not is_local(output) and staging.is_unfinished(output):
         staging.discard(output)  # it had begun to appear when the export was stopped
         return False
     try:
@@ -193,6 +196,12 @@ def _is_finished(
         raise BuildError(
             f"{output} holds an export of another dataset, of other splits or with other shards. "
             "Choose another folder, or delete it."
+        )
+    missing = [name for split in found.values() for name in split.shards if name not in present]
+    if missing:
+        raise BuildError(
+            f"{output} is not whole: of the shards that its {INFO} names, {missing[0]} is missing "
+            f"({len(missing)} in all). Delete the folder and export again."
         )
     return True
 

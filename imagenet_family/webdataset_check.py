@@ -82,13 +82,14 @@ def _compare(
     if written != {name: (split.shards, split.lengths) for name, split in info.items()}:
         problems.append(
             f"{folder}: {INFO} and {engine.MANIFEST} do not name the same shards with the same "
-            "numbers of samples. One of them was changed: export again."
+            "numbers of samples. One of them was changed: delete the folder and export again."
         )
     for name, split in info.items():
         if split.num_samples != sum(split.lengths):
             problems.append(
                 f"{folder / INFO}: split {name!r} has {split.num_samples} samples, but "
-                f"{sum(split.lengths)} in its shards. It was changed: export again."
+                f"{sum(split.lengths)} in its shards. It was changed: delete the folder and export "
+                "again."
             )
     listed = {name for shards in manifest.values() for name in shards}
     for path in sorted(folder.glob("*.tar")):
@@ -112,7 +113,7 @@ def _check_shard(task: _CheckTask) -> str | None:
         return (
             f"{task.path} holds {found.num_examples} samples of digest {found.digest}, not the "
             f"{task.expected.num_examples} of digest {task.expected.digest} that the manifest "
-            "names. It is of another export, or was written again: export again."
+            "names. It is of another export, or was changed: delete the folder and export again."
         )
     return None
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import tarfile
+from pathlib import Path
 
 import parity
 import tensorflow_datasets as tfds
@@ -10,6 +12,10 @@ from PIL import Image
 
 import imagenet_family
 from imagenet_family import readers
+
+_TESTS = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [_TESTS, _TESTS.parent]))}
+"""For other processes: they import the package and the tests' modules from here."""
 
 DATASETS = [
     ("imagenet2012", None),

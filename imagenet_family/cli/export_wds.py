@@ -84,7 +84,14 @@ def _report(folder: epath.PathLike) -> None:
     for split, info in webdataset_check.read_info(output).items():
         shards = info.shards
         some = shards[0] if len(shards) == 1 else f"{shards[0]} … {shards[-1]}"
-        print(f"{split}: {info.num_samples:,} samples, {len(shards)} shards, {output}/{some}")
+        print(
+            f"{split}: {_count(info.num_samples, 'sample')}, {_count(len(shards), 'shard')}, "
+            f"{output}/{some}"
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _check(folder: str, workers: int | None) -> int:
@@ -94,7 +101,7 @@ def _check(folder: str, workers: int | None) -> int:
     for problem in problems:
         print(problem)
     if problems:
-        print(f"{folder}: {len(problems)} problems")
+        print(f"{folder}: {_count(len(problems), 'problem')}")
         return 1
     _report(folder)
     print(f"{folder}: all is well")
