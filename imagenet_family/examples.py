@@ -142,8 +142,8 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
             ImageError: The member is no image.
         """
         name = self.columns[FILE_NAME][row]
-        data = reader.read(self.offsets[row], self.sizes[row], self.checks[row], name)
-        return self._image(reader, row, data)
+        place = self.offsets.item(row), self.sizes.item(row), self.checks.item(row)
+        return self._image(reader, row, reader.read(*place, name))
 
     def _image(self, reader: ArchiveReader, row: int, data: bytes) -> bytes:
         try:

@@ -89,11 +89,11 @@ class DataSource(Sequence[dict[str, Any]]):
         example = dict.fromkeys(self._features)
         example[IMAGE] = image if IMAGE in self._decoders else _decode(image, table.examples, row)
         for name, column in table.examples.columns.items():
-            value = column[row]
-            if isinstance(value, np.ndarray):
-                example[name] = value.copy() if name in self._decoders else list(value)
+            if isinstance(column, np.ndarray):
+                example[name] = column.item(row)
             else:
-                example[name] = value.item()
+                values = column[row]
+                example[name] = values.copy() if name in self._decoders else list(values)
         for name, decoder in self._decoders.items():
             if decoder is not None:
                 example[name] = decoder.decode_example_np(example[name])
