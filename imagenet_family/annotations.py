@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from etils import epath
 
@@ -17,6 +17,26 @@ KINDS = ("correct", "wrong", "unclear")
 _PREFIX = "ILSVRC2012_val_"  # names of other images are candidates for ImageNetV2
 
 LabelLists = Mapping[str, list[int]]  # the class ids of each of KINDS
+
+
+class _Wnids(msgspec.Struct):
+    """The wnids of an image, by `KINDS`."""
+
+    correct: list[str] = []
+    wrong: list[str] = []
+    unclear: list[str] = []
+
+
+class _MultilabelFile(msgspec.Struct):
+    """What is read of `human_accuracy_v3.0.0.json`.
+
+    Most of its 200 MB are the answers of single models and people. They are skipped: as Python
+    objects they would take a gigabyte.
+    """
+
+    initial_annots: dict[str, _Wnids]
+    problematic_images: dict[str, msgspec.Raw]
+    imagenet_m: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,22 +62,17 @@ def read_multilabel(path: epath.Path) -> Multilabel:
     Raises:
         LabelError: The file is damaged or names an unknown wnid.
     """
-    found = _load(path)
+    found = _load(path, _MultilabelFile)
     try:
         images = {
-            name.encode(): {kind: _ids(lists.get(kind, [])) for kind in KINDS}
-            for name, lists in found["initial_annots"].items()
+            name.encode(): {kind: _ids(getattr(wnids, kind)) for kind in KINDS}
+            for name, wnids in found.initial_annots.items()
             if name.startswith(_PREFIX)
         }
-        problematic = frozenset(name.encode() for name in found["problematic_images"])
-        imagenet_m = tuple(name.encode() for name in found["imagenet_m"])
-    except (KeyError, TypeError, AttributeError, UnicodeError) as error:
-        raise LabelError(
-            f"{path}: it has not the form of the multi-label annotations "
-            f"({type(error).__name__}: {error}). Take the file that the release names."
-        ) from error
     except LabelError as error:
         raise LabelError(f"{path}: {error}") from error
+    problematic = frozenset(name.encode() for name in found.problematic_images)
+    imagenet_m = tuple(name.encode() for name in found.imagenet_m)
     strangers = [name.decode() for name in imagenet_m if name not in images]
     if strangers:
         raise LabelError(
@@ -67,13 +82,12 @@ def read_multilabel(path: epath.Path) -> Multilabel:
     return Multilabel(images, problematic, imagenet_m)
 
 
-def _ids(wnids: Any) -> list[int]:
-    if not isinstance(wnids, list):
-        raise TypeError(f"expected a list of wnids, found {wnids!r:.50}")
-    unknown = [wnid for wnid in wnids if wnid not in wnid_to_id()]
-    if unknown:
-        raise LabelError(f"{unknown[0]!r:.50} is not a wnid of ILSVRC-2012.")
-    return [wnid_to_id()[wnid] for wnid in wnids]
+def _ids(wnids: list[str]) -> list[int]:
+    known = wnid_to_id()
+    try:
+        return [known[wnid] for wnid in wnids]
+    except KeyError as error:
+        raise LabelError(f"{error.args[0]!r:.50} is not a wnid of ILSVRC-2012.") from None
 
 
 def read_real(path: epath.Path, names: np.ndarray) -> list[list[int]]:
@@ -91,7 +105,7 @@ def read_real(path: epath.Path, names: np.ndarray) -> list[list[int]]:
     Raises:
         LabelError: The file is damaged or has no list for an image.
     """
-    found = _load(path)
+    found = _load(path, Any)
     if not isinstance(found, list):
         raise LabelError(
             f"{path}: expected a list of lists of class ids, found {found!r:.50}. Take the "
@@ -116,8 +130,14 @@ def _is_id_list(value: Any) -> bool:
     return isinstance(value, list) and all(type(i) is int and 0 <= i < NUM_CLASSES for i in value)
 
 
-def _load(path: epath.Path) -> Any:
+def _load(path: epath.Path, kind: Any) -> Any:
+    data = path.read_bytes()
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise LabelError(
+            f"{path}: it has not the form of the multi-label annotations, a list of wnids of each "
+            f"kind for each image ({error}). Take the file that the release names."
+        ) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise LabelError(f"{path}: it is no whole JSON file ({error}). Get it again.") from error
