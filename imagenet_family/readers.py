@@ -14,7 +14,7 @@ from imagenet_family import tar_samples
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.writers import Record, RecordDigest, ShardResult, is_local, masked_crc
 
-_BLOCK = 64  # array records in memory at once
+_BLOCK = 256  # array records in memory at once; with 64, reading takes twice as long
 _MAX_RECORD = 1 << 31  # protobuf's own limit; a larger length is damage, not a record
 
 
