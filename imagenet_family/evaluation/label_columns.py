@@ -43,8 +43,25 @@ class LabelSets:
                 "is none."
             ) from None
         flat = [label for ids in lists for label in ids]
-        ids = class_ids(flat, column)
-        return cls(ids, np.repeat(np.arange(len(lists)), sizes), len(lists))
+        return cls.from_flat(flat, np.cumsum(sizes), column)
+
+    @classmethod
+    def from_flat(cls, values: Any, ends: np.ndarray, column: str = "labels") -> Self:
+        """Makes sets out of the class ids of all images one after the other.
+
+        Args:
+            values: The class ids.
+            ends: int64 of shape (n,), where the class ids of each image end in `values`.
+            column: What they are, for the message.
+
+        Raises:
+            EvaluationError: Something is not an integer from 0 to 999, or the ends do not fit.
+        """
+        ids = class_ids(values, column)
+        sizes = np.diff(ends, prepend=0)
+        if (sizes < 0).any() or sizes.sum() != len(ids):
+            raise EvaluationError(f"{column}: {len(ids):,} class ids do not end where they say.")
+        return cls(ids, np.repeat(np.arange(len(sizes)), sizes), len(sizes))
 
     def sizes(self) -> np.ndarray:
         """Returns the number of class ids of each image, int64 of shape (num_rows,)."""
@@ -204,7 +221,10 @@ def file_names(values: Any) -> tuple[str, ...]:
         values = values.tolist()
     if isinstance(values, str | bytes):
         raise EvaluationError(f"Expected a list of file names, found the single name {values!r}.")
-    names = []
+    names: Any = tuple(values)
+    if set(map(type, names)) <= {str}:  # the usual case, quickly
+        return names
+    values, names = names, []
     for row, name in enumerate(values):
         try:
             names.append(name.decode("utf-8") if isinstance(name, bytes) else name)

@@ -20,7 +20,7 @@ from imagenet_family.evaluation.label_columns import Labels, LabelSets
 
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
-    from imagenet_family.examples import Examples
+    from imagenet_family.examples import Column, Examples
     from imagenet_family.sources import DataSource
 
 IMAGENET_M = "imagenet_m"
@@ -165,7 +165,7 @@ def _read(
     dataset = f"{builder.name}/{builder.builder_config.name}" if builder.builder_config else ""
     dataset = dataset or builder.name
     if manual_dir is None and builder.is_prepared():
-        yield from _read_prepared(dataset, builder, progress)
+        yield from _read_prepared(dataset, builder, download_dir, progress)
     elif builder.name in _PLAIN_VALIDATION:
         yield _read_validation(dataset, builder, manual_dir, download_dir, progress)
     else:
@@ -175,7 +175,10 @@ def _read(
 
 
 def _read_prepared(
-    dataset: str, builder: ArchiveBuilder, progress: bool
+    dataset: str,
+    builder: ArchiveBuilder,
+    download_dir: epath.PathLike | None,
+    progress: bool,
 ) -> Iterator[LabelledSplit]:
     from imagenet_family import prepared
     from imagenet_family.evaluation import prepared_labels
@@ -187,9 +190,11 @@ def _read_prepared(
                 f"{builder.data_path} has no split {split!r}, only {', '.join(plans)}. Build the "
                 f"dataset with the archive of {split!r}, or pass manual_dir."
             )
-        found = prepared_labels.read_labels(plans[split], show_progress=progress)
+        found = prepared_labels.read_labels(
+            plans[split], builder.index_dir(download_dir), show_progress=progress
+        )
         yield LabelledSplit(
-            dataset, split, Labels.from_columns(found.columns), str(builder.data_path), found.image
+            dataset, split, _labels(found.columns), str(builder.data_path), found.image
         )
 
 
@@ -220,23 +225,24 @@ def _read_validation(
 
 
 def _from_examples(dataset: str, split: str, examples: Examples) -> LabelledSplit:
-    from imagenet_family.examples import Ragged
-
-    columns = {
-        name: LabelSets(
-            column.values,
-            np.repeat(np.arange(len(column)), np.diff(column.ends, prepend=0)),
-            len(column),
-        )
-        if isinstance(column, Ragged)
-        else column
-        for name, column in examples.columns.items()
-    }
     reader = examples.open()
     return LabelledSplit(
         dataset,
         split,
-        Labels.from_columns(columns),
+        _labels(examples.columns),
         examples.source,
         lambda row: examples.read_image(reader, row),
+    )
+
+
+def _labels(columns: Mapping[str, Column]) -> Labels:
+    from imagenet_family.examples import Ragged
+
+    return Labels.from_columns(
+        {
+            name: LabelSets.from_flat(column.values, column.ends, name)
+            if isinstance(column, Ragged)
+            else column
+            for name, column in columns.items()
+        }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -82,10 +83,12 @@ def _check_names(
 
 def _match(model: str, tables: Sequence[_Table], split: LabelledSplit) -> Predictions:
     names = split.labels.file_name
-    whole = [table for table in tables if all(name in table.row_of for name in names)]
-    chosen = whole or [table for table in tables if any(name in table.row_of for name in names)]
-    missing = [name for name in names if not any(name in table.row_of for table in chosen)]
+    wanted = set(names)
+    whole = [table for table in tables if wanted <= table.row_of.keys()]
+    chosen = whole or [table for table in tables if not wanted.isdisjoint(table.row_of)]
+    missing = wanted.difference(*(table.row_of for table in chosen))
     if missing:
+        missing = [name for name in names if name in missing]
         raise EvaluationError(
             f"{model!r} has no prediction for {len(missing):,} of the {len(names):,} images of "
             f"{split.title}: {some(missing)}. Looked in {', '.join(t.path for t in tables)}. "
@@ -96,7 +99,7 @@ def _match(model: str, tables: Sequence[_Table], split: LabelledSplit) -> Predic
     top_k = np.full((len(names), k), -1, np.int64)
     for table in chosen:
         table.used = True
-        at = np.array([table.row_of.get(name, -1) for name in names])
+        at = np.fromiter(map(table.row_of.get, names, itertools.repeat(-1)), np.int64, len(names))
         here = at >= 0
         values = table.top_k[at, :k]
         differ = here & (top_k[:, 0] >= 0) & (top_k != values).any(axis=1)

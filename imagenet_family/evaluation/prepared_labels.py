@@ -1,14 +1,16 @@
-"""Labels of a prepared dataset, read past its images.
+"""Labels of a prepared dataset, read past its images and saved for the next time.
 
-A TFRecord file is mapped into memory and its records are walked entry by entry, so that the pages
-which hold images are not read. Nor is the checksum of each record computed, for which the image is
-needed: `imagenet-family verify` does that. Other formats are compressed, or do not say where the
-parts of a record are: their records are read whole.
+A local TFRecord file is mapped into memory and only the parts of a record that are not its image
+are read. Nor is the checksum of each record computed, for which the image is needed:
+`imagenet-family verify` does that. Other formats are compressed, and those of an object store come
+by request: their records are read whole, the first time.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import mmap
 import os
 import struct
@@ -16,24 +18,24 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from etils import epath
 from tqdm.auto import tqdm
 
-from imagenet_family import progress, readers, tf_example
+from imagenet_family import progress, readers
 from imagenet_family.errors import BuildError
-from imagenet_family.examples import IMAGE
+from imagenet_family.evaluation import example_columns, saved_labels
+from imagenet_family.examples import IMAGE, Column, Ragged
 from imagenet_family.prepared import PreparedSplit
-from imagenet_family.writers import is_local, masked_crc
+from imagenet_family.writers import is_local
 
 _HEADER = 12
 _FOOTER = 4
-_FIELD_1 = 0x0A  # Example.features, Features.feature and a map entry's key
-_IMAGE_KEY = bytes([_FIELD_1, len(IMAGE)]) + IMAGE.encode()
-_MAX_VARINT = 10
 _LARGE_RECORD = 32 << 10  # bytes on average
-_RECORDS_TOGETHER = 256  # of array_record, whose reader is slow for single ones
+_BYTES_TOGETHER = 32 << 20  # of records that are read whole
+_RECORDS_TOGETHER = 10_000
+# Where a record of a TFRecord file is, kept with the columns; no feature has such a name.
+_START, _STOP = "record start", "record stop"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,25 +48,45 @@ class PreparedLabels:
             no access to single records. Any number of threads may call it.
     """
 
-    columns: dict[str, Any]
+    columns: dict[str, Column]
     image: Callable[[int], bytes] | None
 
 
-def read_labels(plan: PreparedSplit, *, show_progress: bool = True) -> PreparedLabels:
+def read_labels(
+    plan: PreparedSplit, folder: epath.PathLike, *, show_progress: bool = True
+) -> PreparedLabels:
     """Reads the labels of a prepared split in its order.
 
     Args:
         plan: The split.
+        folder: Where they are saved. What was saved of files that have changed is not used.
         show_progress: Whether to show a progress bar.
 
     Raises:
         BuildError: A file is missing, damaged, or not of this dataset.
     """
+    folder = os.fspath(epath.Path(folder).expanduser())
+    identity = saved_labels.identity(plan)
+    columns = saved_labels.load(folder, plan, identity)
+    if columns is None:
+        columns = _read(plan, show_progress)
+        saved_labels.save(folder, plan, identity, columns)
+    starts, stops = columns.pop(_START, None), columns.pop(_STOP, None)
+    if starts is not None:
+        image = functools.partial(_image_of_tfrecord, plan, starts, stops)
+    elif plan.file_format == "array_record":
+        image = _ArrayRecords(plan).image
+    else:
+        image = None
+    return PreparedLabels(columns, image)
+
+
+def _read(plan: PreparedSplit, show_progress: bool) -> dict[str, Column]:
     kinds = {name: kind for name, kind in plan.features.items() if name != IMAGE}
-    columns: dict[str, list[Any]] = {name: [] for name in kinds}
-    files, places = [], []
-    local = all(is_local(epath.Path(path)) for path in plan.paths)
-    mapped = local and plan.file_format == "tfrecord"
+    mapped = plan.file_format == "tfrecord" and all(map(is_local, plan.paths))
+    together = _BYTES_TOGETHER * plan.num_examples // max(1, plan.num_bytes)
+    together = min(max(together, 1), _RECORDS_TOGETHER)
+    parts: list[dict[str, Column]] = []
     with tqdm(
         desc="Reading labels",
         total=plan.num_examples,
@@ -73,181 +95,137 @@ def read_labels(plan: PreparedSplit, *, show_progress: bool = True) -> PreparedL
         disable=None if show_progress and progress.tfds_bars_enabled() else True,
     ) as bar:
         for path, length in zip(plan.paths, plan.lengths, strict=True):
-            file = _Mapped(path, length) if mapped else _Whole(path, plan.file_format)
             found = 0
-            for place, record in file.records():
-                _append(columns, kinds, record, f"{path}: record {found}")
-                places.append((len(files), place))
-                found += 1
-                bar.update()
+            for part in (
+                _parse_mapped(path, kinds, length)
+                if mapped
+                else _parse_whole(path, plan.file_format, kinds, together)
+            ):
+                parts.append(part)
+                found += len(part[next(iter(kinds))])
+                bar.update(len(part[next(iter(kinds))]))
             if found != length:
                 raise BuildError(
                     f"{path}: expected {length} records, as dataset_info.json says, found "
                     f"{found}. Build the dataset again."
                 )
-            files.append(file)
-
-    def image(row: int) -> bytes:
-        shard, place = places[row]
-        return _image_of(files[shard].read(place), f"{plan.paths[shard]}: record {place}")
-
-    by_place = mapped or plan.file_format == "array_record"
-    return PreparedLabels(_as_arrays(columns), image if by_place else None)
+    return {name: _joined([part[name] for part in parts]) for name in parts[0]}
 
 
-class _Mapped:
-    """A local TFRecord file; an example's place is its offset and length."""
+def _joined(parts: list[Any]) -> Column:
+    if isinstance(parts[0], Ragged):
+        shifts = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
+        ends = [part.ends + shift for part, shift in zip(parts, shifts, strict=True)]
+        return Ragged(np.concatenate([part.values for part in parts]), np.concatenate(ends))
+    return np.concatenate(parts)
 
-    def __init__(self, path: str, num_records: int) -> None:
-        self._path = path
+
+def _parse_mapped(path: str, kinds: dict[str, type], length: int) -> Iterator[dict[str, Column]]:
+    """Parses all records of a local TFRecord file."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not size:  # cannot be mapped
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                # No reading ahead into images; other records are rather read in one go.
+                if size > _LARGE_RECORD * max(1, length) and hasattr(mmap, "MADV_RANDOM"):
+                    data.madvise(mmap.MADV_RANDOM)
+                starts, stops = _frames(data)
+                columns = example_columns.parse(np.frombuffer(data, np.uint8), starts, stops, kinds)
+    except OSError as error:
+        raise BuildError(f"Shard {path} cannot be read: {error}. Build it again.") from error
+    except ValueError as error:
+        for _ in readers.read_records(path, "tfrecord"):  # which says where the damage is
+            pass
+        raise _not_of_this_dataset(path, kinds, error) from error
+    yield columns | {_START: starts, _STOP: stops}
+
+
+def _frames(data: mmap.mmap) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the records of a TFRecord file: each says how long it is."""
+    starts, lengths = [], []
+    offset, size = 0, len(data)
+    read_length = struct.Struct("<Q").unpack_from
+    while offset < size - _HEADER:
+        (length,) = read_length(data, offset)
+        starts.append(offset + _HEADER)
+        lengths.append(length)
+        offset += _HEADER + length + _FOOTER
+    if offset != size:
+        raise ValueError(f"its records end at {offset}, the file at {size}")
+    return np.array(starts, np.int64), np.array(starts, np.int64) + np.array(lengths, np.int64)
+
+
+def _parse_whole(
+    path: str, file_format: str, kinds: dict[str, type], together: int
+) -> Iterator[dict[str, Column]]:
+    """Parses the records of a file of any format, some of them at a time."""
+    records = readers.read_records(path, file_format)
+    first = 0
+    while some := list(itertools.islice(records, together)):
+        stops = np.cumsum([len(record) for record in some])
+        starts = np.concatenate([[0], stops[:-1]])
         try:
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                # An empty file cannot be mapped.
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-        except OSError as error:
-            raise BuildError(f"Shard {path} cannot be read: {error}. Build it again.") from error
-        # No reading ahead into images; records without large ones are rather read in one go.
-        if size > _LARGE_RECORD * num_records and hasattr(mmap, "MADV_RANDOM"):
-            self._data.madvise(mmap.MADV_RANDOM)
-
-    def records(self) -> Iterator[tuple[tuple[int, int], bytes]]:
-        """Gives place and record of each example, without the entry of the image."""
-        data, offset = self._data, 0
-        while offset < len(data):
-            header = data[offset : offset + _HEADER]
-            if len(header) < _HEADER:
-                raise self._damaged(offset, "the file ends inside a record's header")
-            length, crc = struct.unpack("<QI", header)
-            if masked_crc(google_crc32c.value(header[:8])) != crc:
-                raise self._damaged(offset, "a record's length does not fit its checksum")
-            start = offset + _HEADER
-            if start + length + _FOOTER > len(data):
-                raise self._damaged(offset, f"the file ends inside a record of {length} bytes")
-            try:
-                record = without_image(data, start, start + length)
-            except ValueError as error:
-                raise self._damaged(offset, str(error)) from error
-            yield (start, length), record
-            offset = start + length + _FOOTER
-
-    def read(self, place: tuple[int, int]) -> bytes:
-        """Reads a whole record."""
-        start, length = place
-        return self._data[start : start + length]
-
-    def _damaged(self, offset: int, problem: str) -> BuildError:
-        return BuildError(
-            f"Shard {self._path} is damaged at offset {offset}: {problem}. Build it again."
-        )
+            yield example_columns.parse(
+                np.frombuffer(b"".join(some), np.uint8), starts, stops, kinds
+            )
+        except example_columns.ExampleError as error:
+            error = example_columns.ExampleError(first + error.row, error.problem)
+            raise _not_of_this_dataset(path, kinds, error) from error
+        first += len(some)
 
 
-class _Whole:
-    """A file of any other format, or a remote one; an example's place is its position."""
+def _not_of_this_dataset(path: str, kinds: dict[str, type], error: ValueError) -> BuildError:
+    return BuildError(
+        f"{path} has not the features {', '.join(kinds)} ({error}). Build the dataset again."
+    )
 
-    def __init__(self, path: str, file_format: str) -> None:
-        self._path, self._format = path, file_format
-        self._reader: Any = None
+
+def _image_of_tfrecord(
+    plan: PreparedSplit, starts: np.ndarray, stops: np.ndarray, row: int
+) -> bytes:
+    path, _ = _place(plan, row)
+    start, stop = int(starts[row]), int(stops[row])
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(start)
+            record = file.read(stop - start)
+    except OSError as error:
+        raise BuildError(f"Shard {path} cannot be read: {error}. Build it again.") from error
+    return _image_of(record, f"{path}: record at offset {start}")
+
+
+class _ArrayRecords:
+    """Reads single images of array_record files, from any thread."""
+
+    def __init__(self, plan: PreparedSplit) -> None:
+        self._plan = plan
+        self._readers: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    def records(self) -> Iterator[tuple[int, bytes]]:
-        """Gives place and record of each example."""
-        if self._format != "array_record":
-            yield from enumerate(readers.read_records(self._path, self._format))
-            return
-        total = self._call(lambda reader: reader.num_records())
-        for start in range(0, total, _RECORDS_TOGETHER):
-            places = list(range(start, min(start + _RECORDS_TOGETHER, total)))
-            yield from zip(places, self._read(places), strict=True)
-
-    def read(self, place: int) -> bytes:
-        """Reads a record of an array_record file."""
-        return self._read([place])[0]
-
-    def _read(self, places: list[int]) -> list[bytes]:
-        return self._call(lambda reader: reader.read(places))
-
-    def _call(self, function: Callable[[Any], Any]) -> Any:
+    def image(self, row: int) -> bytes:
+        """Reads the image of an example."""
         from array_record.python import array_record_module
 
+        path, position = _place(self._plan, row)
         try:
             with self._lock:
-                if self._reader is None:
-                    self._reader = array_record_module.ArrayRecordReader(
-                        self._path, "readahead_buffer_size:0"
+                if path not in self._readers:
+                    self._readers[path] = array_record_module.ArrayRecordReader(
+                        path, "readahead_buffer_size:0"
                     )
-                return function(self._reader)
+                (record,) = self._readers[path].read([position])
         except Exception as error:  # the library has no exceptions of its own
-            raise BuildError(
-                f"Shard {self._path} cannot be read: {error}. Build it again."
-            ) from error
+            raise BuildError(f"Shard {path} cannot be read: {error}. Build it again.") from error
+        return _image_of(record, f"{path}: record {position}")
 
 
-def without_image(data: Any, start: int, stop: int) -> bytes:
-    """Gives a serialized `tf.train.Example` without the entry of its image.
-
-    Args:
-        data: Bytes or a mapped file; the image's own bytes are not touched.
-        start: Where the example starts in `data`.
-        stop: Where it ends.
-
-    Returns:
-        A serialized example of all the other features.
-
-    Raises:
-        ValueError: It is no such example.
-    """
-    if start == stop:
-        return b""
-    position, end = _delimited(data, start, stop)
-    if end != stop:
-        raise ValueError("a record is no tf.train.Example")
-    entries = []
-    while position < end:
-        begin, after = _delimited(data, position, end)
-        if data[begin : min(begin + len(_IMAGE_KEY), after)] != _IMAGE_KEY:
-            entries.append(data[position:after])
-        position = after
-    kept = b"".join(entries)
-    return bytes([_FIELD_1]) + tf_example.varint(len(kept)) + kept
-
-
-def _delimited(data: Any, position: int, limit: int) -> tuple[int, int]:
-    """Gives where the payload of the field at `position` starts and ends."""
-    if data[position] != _FIELD_1:
-        raise ValueError("a record is no tf.train.Example")
-    size = shift = 0
-    for at in range(position + 1, min(position + 1 + _MAX_VARINT, limit)):
-        byte = data[at]
-        size |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if at + 1 + size > limit:
-                break
-            return at + 1, at + 1 + size
-        shift += 7
-    raise ValueError("a field reaches past the end of its record")
-
-
-def _append(columns: dict[str, list[Any]], kinds: dict[str, type], record: bytes, at: str) -> None:
-    from google.protobuf.message import DecodeError
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    try:
-        found = tf_example_pb2.Example.FromString(record).features.feature
-        for name, kind in kinds.items():
-            if name not in found:
-                raise LookupError(f"{name} is missing")
-            feature = found[name]
-            if kind is str:
-                columns[name].append(feature.bytes_list.value[0].decode())
-            elif kind is list:
-                columns[name].append(list(feature.int64_list.value))
-            else:
-                columns[name].append(kind(feature.int64_list.value[0]))
-    except (DecodeError, ValueError, LookupError) as error:
-        raise BuildError(
-            f"{at} has not the features {', '.join(columns)} ({error}). Build the dataset again."
-        ) from error
+def _place(plan: PreparedSplit, row: int) -> tuple[str, int]:
+    """Gives the file of an example and its position there."""
+    ends = np.cumsum(plan.lengths)
+    shard = int(np.searchsorted(ends, row, "right"))
+    return plan.paths[shard], row - int(ends[shard] - plan.lengths[shard])
 
 
 def _image_of(record: bytes, at: str) -> bytes:
@@ -259,11 +237,3 @@ def _image_of(record: bytes, at: str) -> bytes:
         return tf_example_pb2.Example.FromString(record).features.feature[IMAGE].bytes_list.value[0]
     except (DecodeError, LookupError) as error:
         raise BuildError(f"{at} has no image ({error}). Build the dataset again.") from error
-
-
-def _as_arrays(columns: dict[str, list[Any]]) -> dict[str, Any]:
-    """Makes arrays of the columns that hold one value an image."""
-    return {
-        name: np.array(values) if values and isinstance(values[0], bool | int) else values
-        for name, values in columns.items()
-    }

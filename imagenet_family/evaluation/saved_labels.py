@@ -1,0 +1,106 @@
+"""The labels of a prepared split, saved, so that its records are read for them only once.
+
+A file is NumPy's `.npz`, read without pickle. It holds by what each shard was recognised when it
+was read: as soon as one of them is another, of other labels or not, it is of no use.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from etils import epath
+
+from imagenet_family.archives import saved, storage
+from imagenet_family.errors import BuildError
+from imagenet_family.examples import Column, Ragged
+from imagenet_family.prepared import PreparedSplit
+from imagenet_family.remote import is_local
+
+_FORMAT = 1
+_MAX_BYTES = 1 << 30
+
+
+def identity(plan: PreparedSplit) -> str:
+    """Gives what a prepared split is recognised by without reading it.
+
+    Raises:
+        BuildError: A shard is missing.
+    """
+    shards = []
+    for path in plan.paths:
+        try:
+            if is_local(path):
+                status = Path(path).stat()
+                shards.append([path, status.st_size, status.st_mtime_ns])
+            else:
+                status = epath.Path(path).stat()
+                shards.append([path, status.length, status.mtime])
+        except OSError as error:
+            raise BuildError(
+                f"Shard {path} cannot be read: {error}. Build the dataset again."
+            ) from error
+    features = {name: kind.__name__ for name, kind in plan.features.items()}
+    return json.dumps([_FORMAT, plan.split, plan.lengths, features, shards])
+
+
+def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] | None:
+    """Gives the columns that were saved of a split, or None if there are none that can be used."""
+    path = _path(folder, plan)
+    try:
+        raw = storage.read_whole(path, limit=_MAX_BYTES)
+        with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+            if arrays["identity"].item() != identity:
+                return None
+            columns: dict[str, Any] = {}
+            for name in arrays.files:
+                feature, _, part = name.partition("/")
+                if part == "ends":
+                    columns[feature] = Ragged(arrays[f"{feature}/values"], arrays[name])
+                elif part == "rows":
+                    columns[feature] = arrays[name]
+        if any(len(column) != plan.num_examples for column in columns.values()):
+            raise ValueError("it has another number of examples")
+        return columns
+    except FileNotFoundError:
+        return None
+    # What NumPy and zipfile raise for damaged files.
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        logging.warning("The saved labels %s cannot be read: %s", path, error)
+        return None
+
+
+def save(folder: str, plan: PreparedSplit, identity: str, columns: dict[str, Column]) -> None:
+    """Saves the columns of a split; failing to is only a warning."""
+    arrays = {"identity": np.array(identity)}
+    for name, column in columns.items():
+        if isinstance(column, Ragged):
+            arrays[f"{name}/values"], arrays[f"{name}/ends"] = column.values, column.ends
+        else:
+            arrays[f"{name}/rows"] = column
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    path = _path(folder, plan)
+    try:
+        storage.write_whole(path, [out.getvalue()])
+    except Exception as error:  # each object store has exceptions of its own
+        logging.warning("The labels of %s could not be saved as %s: %s", plan.split, path, error)
+
+
+def _path(folder: str, plan: PreparedSplit) -> str:
+    return storage.join(folder, saved.cache_name(storage.absolute(plan.paths[0]), ".labels.npz"))
