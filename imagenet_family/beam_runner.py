@@ -36,8 +36,10 @@ from imagenet_family import errors, remote, staging
 from imagenet_family.archives import Fingerprint
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 from imagenet_family.examples import Column, Examples, Ragged
+from imagenet_family.files import TEMPORARY_SUFFIX, write_error
+from imagenet_family.records import ShardResult
+from imagenet_family.remote import is_local
 from imagenet_family.staging import ShardTask
-from imagenet_family.writers import TEMPORARY_SUFFIX, ShardResult, is_local, write_error
 
 _TASK_SUFFIX = ".task"
 _ERROR_SUFFIX = ".error"

@@ -26,8 +26,8 @@ from imagenet_family import (
 )
 from imagenet_family.errors import ImagenetFamilyError
 from imagenet_family.examples import Examples
+from imagenet_family.files import flush, write_error
 from imagenet_family.sharding import SplitPlan, plan_split
-from imagenet_family.writers import flush, write_error
 
 _CACHE_FOLDER = "imagenet_family"
 

@@ -12,38 +12,13 @@ from typing import Protocol
 from etils import epath
 
 from imagenet_family import preflight, progress
-from imagenet_family.examples import Examples, Ragged
-from imagenet_family.sharding import ShardCounter, SplitPlan
+from imagenet_family.examples import Ragged
+from imagenet_family.files import atomic_file
+from imagenet_family.records import ShardResult
+from imagenet_family.sharding import Plan, ShardCounter, SplitPlan
 from imagenet_family.staging import ShardTask
-from imagenet_family.writers import ShardResult, atomic_file
 
 MANIFEST = "shards.json"
-
-
-class Plan(Protocol):
-    """What is written of a split, such as a `SplitPlan`."""
-
-    @property
-    def split(self) -> str:
-        """Name of the split."""
-
-    @property
-    def num_shards(self) -> int:
-        """Number of shards."""
-
-    @property
-    def num_examples(self) -> int:
-        """Number of examples."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all records, as far as they can be known."""
-
-    def shard(self, index: int) -> Examples:
-        """Gives the examples of one shard, picklable, in the order in which they are written."""
-
-    def with_num_shards(self, num_shards: int) -> Plan:
-        """Gives the same plan cut into another number of shards."""
 
 
 class Runner(Protocol):

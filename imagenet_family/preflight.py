@@ -19,11 +19,13 @@ from etils import epath
 
 from imagenet_family import tar_samples
 from imagenet_family.errors import BuildError
-from imagenet_family.writers import Record, is_local, write_error, write_tfrecord
+from imagenet_family.files import write_error
+from imagenet_family.records import Record
+from imagenet_family.remote import is_local
+from imagenet_family.writers import write_tfrecord
 
 if TYPE_CHECKING:
-    from imagenet_family.engine import Plan
-    from imagenet_family.sharding import SplitPlan
+    from imagenet_family.sharding import Plan, SplitPlan
 
 # Bytes beside each record in TFRecord files; formats that compress have less.
 _RECORD_OVERHEAD = 16

@@ -12,7 +12,8 @@ from etils import epath
 
 from imagenet_family import tar_samples
 from imagenet_family.errors import BuildError, ImagenetFamilyError
-from imagenet_family.writers import Record, RecordDigest, ShardResult, is_local, masked_crc
+from imagenet_family.records import Record, RecordDigest, ShardResult, masked_crc
+from imagenet_family.remote import is_local
 
 _BLOCK = 256  # array records in memory at once; with 64, reading takes twice as long
 _MAX_RECORD = 1 << 31  # protobuf's own limit; a larger length is damage, not a record

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -18,6 +19,32 @@ from imagenet_family.examples import FILE_NAME, Examples, key_of
 _NAMES_AT_ONCE = 1 << 14  # each is an object of its own while it is hashed
 
 ShardCounter = Callable[[int, int], int]  # (bytes of all records, number of examples) -> shards
+
+
+class Plan(Protocol):
+    """What is written of a split, such as a `SplitPlan`."""
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all records, as far as they can be known."""
+
+    def shard(self, index: int) -> Examples:
+        """Gives the examples of one shard, picklable, in the order in which they are written."""
+
+    def with_num_shards(self, num_shards: int) -> Plan:
+        """Gives the same plan cut into another number of shards."""
 
 
 @dataclasses.dataclass(frozen=True)

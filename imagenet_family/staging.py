@@ -25,15 +25,11 @@ from etils import epath
 from imagenet_family import readers, remote
 from imagenet_family.errors import BuildError
 from imagenet_family.examples import Examples
+from imagenet_family.files import TEMPORARY_SUFFIX, atomic_file, write_error
 from imagenet_family.locks import file_lock
-from imagenet_family.writers import (
-    TEMPORARY_SUFFIX,
-    ShardResult,
-    atomic_file,
-    is_local,
-    write_error,
-    write_shard,
-)
+from imagenet_family.records import ShardResult
+from imagenet_family.remote import is_local
+from imagenet_family.writers import write_shard
 
 _RESULT_SUFFIX = ".json"
 _TARGET_PREFIX = "target."

@@ -17,7 +17,9 @@ from etils import epath
 
 from imagenet_family import remote
 from imagenet_family.errors import UsageError
-from imagenet_family.writers import Record, ShardResult, flush_folder, is_local
+from imagenet_family.files import flush_folder
+from imagenet_family.records import Record, ShardResult
+from imagenet_family.remote import is_local
 
 
 @functools.cache

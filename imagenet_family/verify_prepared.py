@@ -19,7 +19,7 @@ from etils import epath
 from imagenet_family import DATASETS, progress, readers, runners
 from imagenet_family.engine import MANIFEST
 from imagenet_family.errors import BuildError, ImagenetFamilyError, MissingFileError, UsageError
-from imagenet_family.writers import ShardResult
+from imagenet_family.records import ShardResult
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _BUILD_AGAIN = "Build the dataset again, with --overwrite"
@@ -34,7 +34,7 @@ class ShardReport:
         path: The file.
         num_examples: Number of its records; None if they cannot be read.
         num_bytes: Bytes of them; None if they cannot be read.
-        digest: See `writers.ShardResult`; None if they cannot be read.
+        digest: See `records.ShardResult`; None if they cannot be read.
         problems: What is wrong, each in one sentence.
     """
 

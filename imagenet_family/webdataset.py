@@ -17,16 +17,11 @@ from etils import epath
 
 from imagenet_family import engine, prepared, published, remote, staging, tar_samples
 from imagenet_family.errors import BuildError, MissingFileError, UsageError
+from imagenet_family.files import atomic_file, flush, flush_folder, write_error
+from imagenet_family.records import ShardResult
 from imagenet_family.remote import is_local
-from imagenet_family.sharding import plan_split
+from imagenet_family.sharding import Plan, plan_split
 from imagenet_family.webdataset_check import INFO, absolute, read_info
-from imagenet_family.writers import (
-    ShardResult,
-    atomic_file,
-    flush,
-    flush_folder,
-    write_error,
-)
 
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
@@ -160,7 +155,7 @@ def _shard_namer(builder: ArchiveBuilder, width: int | None) -> ShardNamer:
 
 def _is_finished(
     output: epath.Path,
-    plans: Sequence[engine.Plan],
+    plans: Sequence[Plan],
     name_shard: ShardNamer,
     num_shards: int | None,
 ) -> bool:

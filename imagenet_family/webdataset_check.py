@@ -11,8 +11,8 @@ from etils import epath
 
 from imagenet_family import engine, progress, readers, runners, tar_samples
 from imagenet_family.errors import BuildError, MissingFileError
+from imagenet_family.records import ShardResult
 from imagenet_family.remote import is_local
-from imagenet_family.writers import ShardResult
 
 INFO = "_info.json"
 """Beside the shards: what timm reads of them."""

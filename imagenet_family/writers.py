@@ -7,15 +7,12 @@ import and copies every record. Format: tensorflow/core/lib/io/record_writer.h.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import hashlib
 import os
-import secrets
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,68 +20,11 @@ import google_crc32c
 from etils import epath
 
 from imagenet_family import tar_samples
-from imagenet_family.errors import BuildError, DuplicateKeyError
+from imagenet_family.errors import DuplicateKeyError
 from imagenet_family.examples import FILE_NAME, Examples
+from imagenet_family.files import atomic_file
+from imagenet_family.records import Record, RecordDigest, ShardResult, masked_crc
 from imagenet_family.remote import is_local
-
-TEMPORARY_SUFFIX = ".incomplete"
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardResult:
-    """What a shard holds.
-
-    Attributes:
-        num_examples: Number of records.
-        num_bytes: Bytes of all records, without the file format's own overhead.
-        digest: SHA-256, in hex, of the length (8 bytes, little-endian) and CRC-32C (4 bytes) of
-            every record in order. The same records have the same digest in every file format.
-    """
-
-    num_examples: int
-    num_bytes: int
-    digest: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """One serialized example in pieces, so that an image need not be copied."""
-
-    parts: tuple[bytes, ...]
-    size: int
-    crc: int
-
-    @classmethod
-    def of(cls, parts: tuple[bytes, ...]) -> Record:
-        """Measures a record."""
-        crc = 0
-        for part in parts:
-            crc = google_crc32c.extend(crc, part)
-        return cls(parts, sum(map(len, parts)), crc)
-
-
-class RecordDigest:
-    """Counts and digests records as they pass."""
-
-    def __init__(self) -> None:
-        self._count = self._bytes = 0
-        self._sha = hashlib.sha256()
-
-    def watch(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Passes records on."""
-        for record in records:
-            self.add(record)
-            yield record
-
-    def add(self, record: Record) -> None:
-        """Takes one record into account."""
-        self._count += 1
-        self._bytes += record.size
-        self._sha.update(struct.pack("<QI", record.size, record.crc))
-
-    def result(self) -> ShardResult:
-        """Gives what has passed so far."""
-        return ShardResult(self._count, self._bytes, self._sha.hexdigest())
 
 
 def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> ShardResult:
@@ -119,70 +59,6 @@ def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> S
     return digest.result()
 
 
-@contextlib.contextmanager
-def atomic_file(path: epath.Path) -> Iterator[epath.Path]:
-    """Gives a temporary name beside `path` that becomes `path` if all goes well.
-
-    It does not wait for the disk: after a loss of power the file may be cut, which is why an
-    unfinished build checks every shard before it goes on from it.
-
-    Raises:
-        BuildError: Instead of an `OSError`, with the file and what to do.
-    """
-    local = is_local(path)
-    # In an object store a file appears when it is closed, and renaming is copying.
-    suffix = f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}" if local else ""
-    temporary = path.parent / f"{path.name}{suffix}"
-    done = False
-    try:
-        yield temporary
-        if local:
-            temporary.replace(path)
-        done = True
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        if not done:  # closed by an error, it may have appeared in part
-            temporary.unlink(missing_ok=True)
-
-
-def flush_folder(folder: epath.PathLike) -> None:
-    """Waits until a folder of this machine and its files are on the disk.
-
-    Raises:
-        OSError: The disk refuses.
-    """
-    folder = Path(folder)
-    for path in (*(path for path in folder.iterdir() if path.is_file()), folder):
-        flush(path)
-
-
-def flush(path: epath.PathLike) -> None:
-    """Waits until a file, or the list of a folder's files, is on the disk.
-
-    Raises:
-        OSError: The disk refuses.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_error(path: epath.PathLike, error: OSError) -> BuildError:
-    """Says what kept a file from being written."""
-    remedies = {
-        errno.ENOSPC: "Make space and run the same command again; finished shards are kept",
-        errno.EDQUOT: "Make space and run the same command again; finished shards are kept",
-        errno.EROFS: "Choose a folder that can be written to",
-        errno.EACCES: "Choose a folder that you may write to, or change its permissions",
-        errno.EMFILE: "Raise the limit on open files (ulimit -n)",
-    }
-    remedy = remedies.get(error.errno, "Run the same command again; finished shards are kept")
-    return BuildError(f"Cannot write {os.fspath(path)}: {error}. {remedy}.")
-
-
 def _open(path: epath.Path) -> BinaryIO:
     # A large buffer makes one system call of a record's five pieces; without it there would be
     # one for each.
@@ -200,11 +76,6 @@ def write_tfrecord(file: BinaryIO, record: Record) -> None:
     length = struct.pack("<Q", record.size)
     header = length + struct.pack("<I", masked_crc(google_crc32c.value(length)))
     file.writelines((header, *record.parts, struct.pack("<I", masked_crc(record.crc))))
-
-
-def masked_crc(crc: int) -> int:
-    """Masks a CRC-32C as TFRecord files hold it, so that it can itself be checksummed."""
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _write_array_record(path: epath.Path, records: Iterable[Record]) -> None:

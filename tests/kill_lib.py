@@ -18,8 +18,9 @@ from pathlib import Path
 import tensorflow_datasets  # noqa: F401 (before forking, so that each build starts at once)
 from tensorflow_datasets.core.utils import shard_utils
 
-from imagenet_family import cli, errors, readers, runners, writers
+from imagenet_family import cli, errors, readers, runners
 from imagenet_family.cli import build as _  # noqa: F401
+from imagenet_family.records import ShardResult
 
 TIMEOUT = 600
 
@@ -224,7 +225,7 @@ def _whole_shards(parent: Path) -> dict[str, int]:
     for note in parent.glob("partial.*/*.json"):
         shard = note.with_suffix("")
         with contextlib.suppress(OSError, ValueError, TypeError, errors.BuildError):
-            noted = writers.ShardResult(**json.loads(note.read_text()))
+            noted = ShardResult(**json.loads(note.read_text()))
             file_format = re.search(r"\.(\w+)-\d{5}-of-", shard.name)[1]
             if readers.summarize(shard, file_format) == noted:
                 found[shard.name] = shard.stat().st_ino

@@ -12,6 +12,7 @@ from etils import epath
 
 from imagenet_family import archives, ilsvrc, preflight, sharding, writers
 from imagenet_family.errors import BuildError
+from imagenet_family.records import Record
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_bytes_of_files(file_format, num_shards, plan, tmp_path):
 @pytest.mark.parametrize("record", [100, 1000, 30_000])
 def test_bytes_of_array_records(record, tmp_path):
     rng = np.random.default_rng(0)
-    records = [writers.Record.of((rng.bytes(record),)) for _ in range(3000)]
+    records = [Record.of((rng.bytes(record),)) for _ in range(3000)]
     path = epath.Path(tmp_path / "shard")
     writers._write_array_record(path, records)
     plan = types.SimpleNamespace(num_bytes=3000 * record, num_examples=3000, num_shards=1)

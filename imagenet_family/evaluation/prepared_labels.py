@@ -27,7 +27,7 @@ from imagenet_family.errors import BuildError
 from imagenet_family.evaluation import example_columns, saved_labels
 from imagenet_family.examples import IMAGE, Column, Ragged
 from imagenet_family.prepared import PreparedSplit
-from imagenet_family.writers import is_local
+from imagenet_family.remote import is_local
 
 _HEADER = 12
 _FOOTER = 4
