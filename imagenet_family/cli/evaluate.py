@@ -58,11 +58,13 @@ def run(args: argparse.Namespace) -> int:
     )
     predictions = {model: evaluation.match(model, each, splits) for model, each in files.items()}
     found = evaluation.measure(splits, predictions)
-    print(summary.as_text(found))
+    # The files first: who reads the table may stop reading, as `head` does.
     if args.json:
         _write(args.json, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
     if args.report:
         evaluation.write_report(args.report, found, splits)
+    print(summary.as_text(found))
+    if args.report:
         print(f"\nReport: {args.report}")
     return 0
 
