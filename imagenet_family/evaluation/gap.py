@@ -35,10 +35,11 @@ class Line(Result):
         return _share(self.slope * _logit(validation) + self.intercept)
 
 
-# The paper (arXiv 1902.10811) gives acc_new = 1.11 acc_orig - 20.2 % for top-1 accuracy on the
-# matched-frequency images, with a 95 % bootstrap interval of the slope from 1.07 to 1.19, and no
-# such coefficients for the other two configs. The most accurate of its models, with 82.9 % on
-# validation and 72.2 % on the new images, is 0.4 points above the line.
+# acc_new = 1.11 acc_orig - 20.2 % for top-1 accuracy on the matched-frequency images, with a 95 %
+# bootstrap interval of the slope from 1.07 to 1.19, is what summaries of the paper (arXiv
+# 1902.10811) quote; the paper's own text was not compared. The most accurate of its models, with
+# 82.9 % on validation and 72.2 % on the new images, is 0.4 points above this line. For the other
+# two configs no such coefficients are known here.
 RECHT_2019 = Line(
     slope=1.11,
     intercept=-0.202,
