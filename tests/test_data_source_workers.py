@@ -160,6 +160,38 @@ def test_torch(datasets, context):
         assert_same([element for batch in loader for element in batch], list(source))
 
 
+def test_torch_without_batches(datasets):
+    torch_data = pytest.importorskip("torch.utils.data")
+    source = datasets.open("imagenet2012_multilabel", "imagenet_m")
+    loader = torch_data.DataLoader(source, batch_size=None)
+    for mine, theirs in zip(loader, source, strict=True):
+        assert (mine["image"].numpy() == theirs["image"]).all()
+        assert mine["file_name"] == theirs["file_name"]
+        assert [int(label) for label in mine["correct_multi_labels"]] == theirs[
+            "correct_multi_labels"
+        ]
+
+
+def test_grain_batches(datasets):
+    grain = pytest.importorskip("grain")
+    source = datasets.open("imagenet2012", "train[:70]", decoders=SKIP)
+    dataset = grain.MapDataset.source(source).seed(2).shuffle()
+    expected = [dataset[i]["file_name"] for i in range(70)]
+    # As in the guide: batches are made, and read ahead, in the workers.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    batches = (
+        dataset.map(_file_name)
+        .batch(8)
+        .to_iter_dataset(options)
+        .mp_prefetch(grain.MultiprocessingOptions(num_workers=2, per_worker_buffer_size=2))
+    )
+    assert [name for batch in batches for name in batch.tolist()] == expected
+
+
+def _file_name(element):
+    return np.bytes_(element["file_name"])
+
+
 def test_grain_dataset(datasets):
     grain = pytest.importorskip("grain")
     source = datasets.open("imagenet2012", "train[:70]")
