@@ -15,10 +15,10 @@ grain are left out where they are not installed.
 
 `decoded` crops every image to 224 x 224 and makes batches of 64. What is compared: `tfds.load` and
 `as_dataset`, decoding in two threads of TensorFlow, in the order of the files; and sources that are
-shuffled, decoding in two worker processes of torch or grain. All of them keep two batches ready,
-those with processes two for each. The last line is the reference for grain: the same pipeline over
-`tfds.data_source` on a prepared dataset. The rate is that of the middle of the stream, without the
-start of the workers.
+shuffled, decoding in two worker processes of torch or grain, or in two threads of grain. TensorFlow
+keeps two batches ready, the others two for each worker. The last line is the reference for grain:
+the same pipeline over `tfds.data_source` on a prepared dataset. The rate is that of the middle of
+the stream, without the start of the workers.
 """
 
 import argparse
@@ -173,6 +173,7 @@ def decoded(args: argparse.Namespace) -> None:
         kinds["data_source, torch"] = lambda: torch_batches(source)
     if importlib.util.find_spec("grain"):
         theirs = prepare(args, "array_record").as_data_source(split)
+        kinds["data_source, grain threads"] = lambda: grain_batches(source, threads=WORKERS)
         kinds["data_source, grain"] = lambda: grain_batches(source)
         kinds["tfds.data_source, grain"] = lambda: grain_batches(theirs)
 
@@ -211,13 +212,15 @@ class Cropped:
         return crop(self._source[index])
 
 
-def grain_batches(source: object) -> Iterable:
-    """Gives batches of the source through grain."""
+def grain_batches(source: object, *, threads: int = 0) -> Iterable:
+    """Gives batches of the source through grain: in so many threads, or in processes if 0."""
     import grain
 
     dataset = grain.MapDataset.source(source).seed(0).shuffle().map(crop).batch(BATCH)
     # Grain's default is to read 500 elements ahead, which here are batches.
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    options = grain.ReadOptions(num_threads=threads or 1, prefetch_buffer_size=2 * (threads or 1))
+    if threads:
+        return dataset.to_iter_dataset(options)
     return dataset.to_iter_dataset(options).mp_prefetch(
         grain.MultiprocessingOptions(num_workers=WORKERS, per_worker_buffer_size=2)
     )
