@@ -136,8 +136,8 @@ def _load(path: epath.Path, kind: Any) -> Any:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise LabelError(
-            f"{path}: it has not the form of the multi-label annotations, a list of wnids of each "
-            f"kind for each image ({error}). Take the file that the release names."
+            f"{path}: this JSON has not the form of the published file ({error}). Take the file "
+            "that the release names."
         ) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise LabelError(f"{path}: it is no whole JSON file ({error}). Get it again.") from error

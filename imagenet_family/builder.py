@@ -25,8 +25,9 @@ from imagenet_family import (
     tfds_compat,
 )
 from imagenet_family.errors import ImagenetFamilyError
-from imagenet_family.examples import Examples
+from imagenet_family.examples import Examples, LazyExamples
 from imagenet_family.files import flush, write_error
+from imagenet_family.lazy import LazyMapping
 from imagenet_family.sharding import SplitPlan, plan_split
 
 _CACHE_FOLDER = "imagenet_family"
@@ -73,7 +74,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A builder whose splits are `Examples`: tables of where each image lies in an archive.
 
     Subclasses give `_info`, `_split_generators` and `_generate_examples` as any TFDS builder
-    does. Because they return `Examples`, the shards are planned from the index and written
+    does. Because their splits are `Examples`, the shards are planned from the index and written
     independently of each other; were they any other iterable, TFDS would write them.
     """
 
@@ -83,6 +84,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         workers: int | None = None,
         verify_checksums: bool | None = None,
         flush: bool = False,
+        pool: runners.WorkerPool | None = None,
         **kwargs: Any,
     ) -> None:
         """Makes a builder.
@@ -94,11 +96,14 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 into manual_dir by hand; None for yes unless $IMAGENET_FAMILY_VERIFY_CHECKSUMS is 0.
             flush: Whether to wait until all is on the disk before the dataset gets its name.
                 Without it, a loss of power in the seconds after a build can damage the dataset.
+            pool: Processes that write the shards of several builders, instead of some for each
+                build; the caller closes them.
             **kwargs: `data_dir`, `config`, `version`, `file_format`; see `tfds.builder`.
         """
         with remote.explained(kwargs.get("data_dir") or ""):
             super().__init__(**kwargs)
         self.workers = workers
+        self._pool = pool
         self.verify_checksums = verify_checksums
         self.flush = flush
         self.on_plan: Callable[[BuildPlan], None] = _log_plan
@@ -166,11 +171,11 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         *,
         manual_dir: epath.PathLike | None = None,
         download_dir: epath.PathLike | None = None,
-    ) -> dict[str, Examples]:
+    ) -> Mapping[str, Examples]:
         """Gives the splits as tables, without preparing the dataset.
 
-        Only the index of each archive is made, or taken from where it was saved; label files are
-        downloaded if need be.
+        Only indexes of archives are made, or taken from where they were saved, each when a split of
+        the archive is first asked for; label files are downloaded if need be.
 
         Args:
             manual_dir: Where the archives are; `<download_dir>/manual` if None.
@@ -183,7 +188,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ImagenetFamilyError: An archive or a label file is missing or damaged.
         """
         config = tfds.download.DownloadConfig(manual_dir=manual_dir and epath.Path(manual_dir))
-        return self._split_generators(self._make_download_manager(download_dir, config))
+        splits = self._split_generators(self._make_download_manager(download_dir, config))
+        return LazyMapping(splits, lambda name: _opened(splits[name]))
 
     def index_dir(self, download_dir: epath.PathLike | None = None) -> epath.Path:
         """Gives where indexes are saved.
@@ -200,10 +206,11 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     ) -> Sequence[tfds.core.SplitInfo]:
         problems = tfds_compat.check()
         beam = _beam_runner(download_config)
-        pool = contextlib.nullcontext() if beam else self.worker_pool(staging.ensure_shard)
+        pool = contextlib.nullcontext() if beam else self.worker_pool()
         with pool as runner:
             with remote.explained(tfds_compat.manual_dir(dl_manager)):
-                splits = self._split_generators(dl_manager)
+                found = self._split_generators(dl_manager)
+                splits = {name: _opened(split) for name, split in found.items()}
             if not problems and all(isinstance(split, Examples) for split in splits.values()):
                 return self._write_splits(splits, download_config, beam or runner)
         for problem in problems:
@@ -224,7 +231,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         stage = staging.Staging(self._dataset_path, engine.identity(plans, file_format))
         stage.open(target)
         staging.clear(self._dataset_path, keep=stage.path)
-        plan = self._build_plan(plans, stage, file_format)
+        plan = self._build_plan(plans, stage, file_format, download_config)
         self.on_plan(plan)
         shards = engine.write_splits(
             plans,
@@ -257,17 +264,24 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         config = download_config or tfds.download.DownloadConfig()
         with _system_errors(self.data_path):
-            splits = self._split_generators(self._make_download_manager(download_dir, config))
+            found = self._split_generators(self._make_download_manager(download_dir, config))
+            splits = {name: _opened(split) for name, split in found.items()}
         plans = self._plan(splits, config)
         file_format = self.info.file_format.value
         stage = staging.Staging(self.data_path, engine.identity(plans, file_format))
-        return self._build_plan(plans, stage, file_format)
+        return self._build_plan(plans, stage, file_format, config)
 
     def _build_plan(
-        self, plans: list[SplitPlan], stage: staging.Staging, file_format: str
+        self,
+        plans: list[SplitPlan],
+        stage: staging.Staging,
+        file_format: str,
+        download_config: tfds.download.DownloadConfig,
     ) -> BuildPlan:
         workers = self.workers or runners.default_workers()
-        estimate = preflight.estimate(plans, stage.path, file_format, workers)
+        # How fast Beam's workers are cannot be tried here.
+        tried_with = None if _uses_beam(download_config) else workers
+        estimate = preflight.estimate(plans, stage.path, file_format, tried_with)
         return BuildPlan(self._dataset_path, plans, file_format, stage.path, workers, estimate)
 
     def _plan(
@@ -285,13 +299,13 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         ]
 
     @contextlib.contextmanager
-    def worker_pool(self, work: Callable) -> Iterator[runners.WorkerPool]:
-        """Gives processes for work on the archives, which get ready while these are indexed.
-
-        Args:
-            work: A function of a module.
-        """
-        with runners.WorkerPool(work, self.workers) as pool:
+    def worker_pool(self) -> Iterator[runners.WorkerPool]:
+        """Gives the processes that write shards; they get ready while archives are indexed."""
+        with contextlib.ExitStack() as stack:
+            pool = self._pool
+            if pool is None:
+                own = runners.WorkerPool(staging.ensure_shard, self.workers)
+                pool = stack.enter_context(own)
             self._on_archive = pool.expect
             try:
                 yield pool
@@ -304,6 +318,15 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if verify is None:
             verify = known_files.verify_by_default()
         return downloads.fetch(dl_manager, url, verify=verify)
+
+    def _lazy(
+        self,
+        dl_manager: tfds.download.DownloadManager,
+        archive: epath.PathLike,
+        examples_of: Callable[[archives.ArchiveIndex], Examples],
+    ) -> LazyExamples:
+        """Gives a split of an archive that is indexed when the split is first used."""
+        return LazyExamples(lambda: examples_of(self._index(dl_manager, archive)))
 
     def _index(
         self, dl_manager: tfds.download.DownloadManager, archive: epath.PathLike
@@ -331,6 +354,10 @@ def _system_errors(dataset: epath.Path) -> Iterator[None]:
         raise write_error(dataset, error) from error
 
 
+def _opened(split: Any) -> Any:
+    return split.open() if isinstance(split, LazyExamples) else split
+
+
 def _log_plan(plan: BuildPlan) -> None:
     logging.info("%s", plan)
 
@@ -341,9 +368,13 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def _uses_beam(download_config: tfds.download.DownloadConfig) -> bool:
+    return download_config.beam_runner is not None or download_config.beam_options is not None
+
+
 def _beam_runner(download_config: tfds.download.DownloadConfig) -> engine.Runner | None:
     """Gives what writes the shards on a Beam runner, if the user asks for one."""
-    if download_config.beam_runner is None and download_config.beam_options is None:
+    if not _uses_beam(download_config):
         return None
     from imagenet_family.beam_runner import BeamRunner
 

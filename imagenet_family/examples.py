@@ -8,7 +8,8 @@ pickle. It is a sequence, and iterating over it in order reads its archive from 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -221,6 +222,21 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
         values = {name: _wire(column[row]) for name, column in self.columns.items()}
         head, tail = encoder.encode(values, len(image))
         return head, image, tail
+
+
+class LazyExamples(Iterable[tuple[str, dict[str, Any]]]):
+    """A split whose archive is indexed when the split is first used."""
+
+    def __init__(self, open_: Callable[[], Examples]) -> None:
+        """Opens nothing yet.
+
+        Args:
+            open_: Gives the split.
+        """
+        self.open = functools.cache(open_)
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        return iter(self.open())
 
 
 def key_of(file_name: bytes) -> bytes:

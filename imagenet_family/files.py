@@ -75,6 +75,9 @@ def write_error(path: epath.PathLike, error: OSError) -> BuildError:
         errno.EDQUOT: "Make space and run the same command again; finished shards are kept",
         errno.EROFS: "Choose a folder that can be written to",
         errno.EACCES: "Choose a folder that you may write to, or change its permissions",
+        errno.EPERM: "Choose a folder that you may write to, or change its permissions",
+        errno.ENOENT: "Choose a folder that exists or can be made",
+        errno.ENOTDIR: "Choose a folder that exists or can be made",
         errno.EMFILE: "Raise the limit on open files (ulimit -n)",
     }
     remedy = remedies.get(error.errno, "Run the same command again; finished shards are kept")

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from imagenet_family import DATASETS, tfds_compat
 from imagenet_family.builder import shard_counter
 from imagenet_family.errors import UsageError
+from imagenet_family.lazy import LazyMapping
 from imagenet_family.sharding import hash_order, shard_boundaries
 from imagenet_family.sources import ARCHIVE_ORDER, TFDS_ORDER, DataSource, Part
 from imagenet_family.tables import Table
@@ -62,10 +63,13 @@ def data_source(
     prepared = _prepare_decoders(decoders or {}, builder.info.features)
     splits = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
     num_shards = shard_counter()
-    lengths = {}
-    for split_name, examples in splits.items():
+
+    def shard_lengths(split_name: str) -> list[int]:
+        examples = splits[split_name]
         shards = num_shards(int(examples.record_sizes().sum()), len(examples))
-        lengths[split_name] = np.diff(shard_boundaries(len(examples), shards)).tolist()
+        return np.diff(shard_boundaries(len(examples), shards)).tolist()
+
+    lengths = LazyMapping(splits, shard_lengths)
 
     @functools.cache
     def table(split_name: str) -> Table:

@@ -62,7 +62,7 @@ class Estimate:
 
 
 def estimate(
-    plans: Sequence[SplitPlan], staged: epath.Path, file_format: str, workers: int
+    plans: Sequence[SplitPlan], staged: epath.Path, file_format: str, workers: int | None
 ) -> Estimate:
     """Tells what a build takes; a few of its images are read and written to see how fast that is.
 
@@ -70,7 +70,7 @@ def estimate(
         plans: What is to be written.
         staged: The folder of the shards; it need not exist.
         file_format: A value of `tfds.core.FileFormat`.
-        workers: Number of processes.
+        workers: Number of processes of this machine; None if others write.
 
     Raises:
         BuildError: Nothing can be written there.
@@ -81,8 +81,12 @@ def estimate(
     if not is_local(staged):
         return Estimate(needed, written, None, None)
     folder = _existing(staged)
-    largest = max(plans, key=lambda plan: plan.num_bytes)
-    seconds = _trial(largest, folder, max(0, needed - written), workers)
+    if workers is None:
+        _touch(folder)
+        seconds = None
+    else:
+        largest = max(plans, key=lambda plan: plan.num_bytes)
+        seconds = _trial(largest, folder, max(0, needed - written), workers)
     return Estimate(needed, written, shutil.disk_usage(folder).free, seconds)
 
 

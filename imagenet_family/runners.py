@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Below this, starting processes takes longer than they save.
 SERIAL_BYTES = 128 << 20
+
+_CAN_FORK = sys.platform == "linux"  # elsewhere libraries of the system may not survive it
 
 WORKERS_VARIABLE = "IMAGENET_FAMILY_WORKERS"
 
@@ -57,14 +60,15 @@ class WorkerPool(Generic[Task, Result]):
         self.workers = workers or default_workers()
         self._work = work
         self._executor: loky.ProcessPoolExecutor | None = None
-        self._finished = False
 
-    def expect(self, num_bytes: int, num_tasks: int | None = None) -> None:
+    def expect(self, num_bytes: int, num_tasks: int | None = None, *, alone: bool = False) -> None:
         """Starts the processes, if that pays off; they get ready while the caller goes on.
 
         Args:
             num_bytes: Bytes that will be read or written.
             num_tasks: Number of tasks, if known.
+            alone: Whether the caller is sure that this process has no other threads yet, so that
+                it may be forked where that is usual: each process is then spared its imports.
         """
         workers = min(self.workers, num_tasks or self.workers)
         if self._executor is not None or workers == 1 or num_bytes < SERIAL_BYTES:
@@ -73,8 +77,14 @@ class WorkerPool(Generic[Task, Result]):
         # unlike fork it is safe when TensorFlow's threads are already running.
         import loky
 
+        fork = alone and _CAN_FORK
+        if not fork:
+            resource_tracker.ensure_running()  # whose start would let signals through again
         self._executor = loky.ProcessPoolExecutor(
-            workers, initializer=_start_worker, initargs=(os.getpid(), self._work)
+            workers,
+            context=loky.backend.get_context("fork") if fork else None,
+            initializer=_start_worker,
+            initargs=(os.getpid(), self._work),
         )
         with _interrupts_held():
             self._executor.submit(os.getpid)  # the first task starts all of them
@@ -100,7 +110,6 @@ class WorkerPool(Generic[Task, Result]):
         from loky.process_executor import TerminatedWorkerError
 
         tasks, pending = iter(tasks), {}
-        self._finished = False
         try:
             while True:
                 # One task waits for each worker, so that none is idle between two.
@@ -116,12 +125,12 @@ class WorkerPool(Generic[Task, Result]):
                 "A worker process was killed from outside (often for want of memory). Run the same "
                 "command again; finished shards are kept. Fewer workers need less memory."
             ) from error
-        self._finished = True
 
     def close(self) -> None:
         """Ends the processes; after an error or Ctrl-C, what they still do is of no use."""
         if self._executor is not None:
-            self._executor.shutdown(wait=True, kill_workers=not self._finished)
+            # Idle ones, too, are killed: it is the quickest way, and they hold nothing.
+            self._executor.shutdown(wait=True, kill_workers=True)
             self._executor = None
 
     def __enter__(self) -> Self:
@@ -137,7 +146,6 @@ def _interrupts_held() -> Iterator[None]:
 
     It reaches the whole process group, and the parent alone decides what it means.
     """
-    resource_tracker.ensure_running()  # whose start would let signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

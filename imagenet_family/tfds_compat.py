@@ -18,6 +18,7 @@ from etils import epath
 from imagenet_family import remote
 from imagenet_family.errors import UsageError
 from imagenet_family.files import flush_folder
+from imagenet_family.lazy import LazyMapping
 from imagenet_family.records import Record, ShardResult
 from imagenet_family.remote import is_local
 
@@ -149,12 +150,12 @@ def absolute_slices(
     """
     from tensorflow_datasets.core import splits
 
-    infos = {
-        name: splits.SplitInfo(
-            name=name, shard_lengths=lengths, num_bytes=0, filename_template=None
-        )
-        for name, lengths in shard_lengths.items()
-    }
+    infos = LazyMapping(
+        shard_lengths,
+        lambda name: splits.SplitInfo(
+            name=name, shard_lengths=shard_lengths[name], num_bytes=0, filename_template=None
+        ),
+    )
     try:
         slices = splits.AbstractSplit.from_spec(instruction).to_absolute(infos)
     except (ValueError, AssertionError, NotImplementedError) as error:

@@ -73,7 +73,7 @@ def export_webdataset(
     with (
         remote.explained(output),
         staging.build_lock(output),
-        builder.worker_pool(staging.ensure_shard) as pool,
+        builder.worker_pool() as pool,
     ):
         count_shards = None
         if from_prepared:
@@ -82,13 +82,11 @@ def export_webdataset(
             identity = prepared.identity(plans)
         else:
             tables = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
-            for difference in published.differences(builder.info.full_name, tables):
+            chosen = _choose(tables, splits)
+            for difference in published.differences(builder.info.full_name, chosen):
                 logging.warning("%s", difference)
             count_shards = _shard_counter(num_shards)
-            plans = [
-                plan_split(name, examples, count_shards)
-                for name, examples in _choose(tables, splits).items()
-            ]
+            plans = [plan_split(name, examples, count_shards) for name, examples in chosen.items()]
             identity = engine.identity(plans, tar_samples.FORMAT)
         for plan in plans:  # a width that is too small is refused before anything is written
             name_shard(plan.split, 0, plan.num_shards)

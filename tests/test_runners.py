@@ -43,18 +43,35 @@ def test_one_task_or_one_worker_needs_no_processes():
             assert {pid for _, (_, pid) in pool(range(tasks))} == {os.getpid()}
 
 
-def test_processes_do_much_work():
-    with runners.WorkerPool(who, 2) as pool:
-        pool.expect(LARGE)
-        pool.expect(LARGE, 50)  # starts no others
-        for _ in range(2):
-            results = dict(pool(range(50)))
-            assert {number: found for number, (found, _) in results.items()} == {
-                number: number for number in range(50)
-            }
-            pids = {pid for _, pid in results.values()}
-            assert os.getpid() not in pids and 1 <= len(pids) <= 2
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+@pytest.mark.parametrize("alone", [False, True])
+def test_processes_do_much_work(alone):
+    """In an interpreter of its own, as the one of the tests has threads."""
+    subprocess.run(
+        [sys.executable, "-c", _MUCH_WORK.format(alone=alone)],
+        cwd=Path(__file__).parent,
+        check=True,
+        timeout=120,
+    )
+
+
+_MUCH_WORK = """
+import os
+from pathlib import Path
+from test_runners import who
+from imagenet_family import runners
+LARGE = runners.SERIAL_BYTES
+with runners.WorkerPool(who, 2) as pool:
+    pool.expect(LARGE, alone={alone})
+    pool.expect(LARGE, 50)  # starts no others
+    for _ in range(2):
+        results = dict(pool(range(50)))
+        assert {{number: found for number, (found, _) in results.items()}} == {{
+            number: number for number in range(50)
+        }}
+        pids = {{pid for _, pid in results.values()}}
+        assert os.getpid() not in pids and 1 <= len(pids) <= 2
+assert not any(Path(f"/proc/{{pid}}").exists() for pid in pids)
+"""
 
 
 def test_an_error_ends_the_work():
@@ -86,17 +103,18 @@ _INTERRUPTED = """
 import time
 from imagenet_family import runners, staging
 with runners.WorkerPool(staging.ensure_shard, 2) as pool:
-    pool.expect(runners.SERIAL_BYTES)
+    pool.expect(runners.SERIAL_BYTES, alone={alone})
     print("started", flush=True)
     time.sleep(60)
 """
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("delay", [0, 0.1, 0.3])
-def test_ctrl_c_reaches_this_process_alone(delay):
+def test_ctrl_c_reaches_this_process_alone(delay, alone):
     """Processes that are still starting print no traceback of theirs."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _INTERRUPTED],
+        [sys.executable, "-c", _INTERRUPTED.format(alone=alone)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
+import sys
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import imagenet_family
@@ -11,6 +15,7 @@ from imagenet_family.errors import UsageError
 
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
+    from imagenet_family.runners import WorkerPool
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>[\d.*]+))?")
 _NAMES = ", ".join(imagenet_family.DATASETS)
@@ -48,6 +53,25 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         type=positive,
         help="processes that work at once ($IMAGENET_FAMILY_WORKERS, or one for each core)",
     )
+
+
+def worker_pool(args: argparse.Namespace, *, early: bool = True) -> WorkerPool:
+    """Makes the processes that write shards, for all datasets of a command.
+
+    Args:
+        args: Parsed arguments with folders and workers.
+        early: Whether they start at once if the archives are large, so that they get ready while
+            TFDS is imported.
+    """
+    from imagenet_family import remote, runners, staging
+
+    pool = runners.WorkerPool(staging.ensure_shard, args.workers)
+    if early and args.manual_dir and remote.is_local(args.manual_dir):
+        with contextlib.suppress(OSError):  # which is told when the archives are looked for
+            size = sum(path.stat().st_size for path in Path(args.manual_dir).iterdir())
+            alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
+            pool.expect(size, alone=alone)
+    return pool
 
 
 def positive(text: str) -> int:

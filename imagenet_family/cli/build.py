@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from imagenet_family.builder import ArchiveBuilder, BuildPlan
+    from imagenet_family.runners import WorkerPool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs `imagenet-family build`."""
+    early = not (args.dry_run or args.beam_pipeline_options)
+    with arguments.worker_pool(args, early=early) as pool:
+        return _build(args, pool)
+
+
+def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
     import tensorflow_datasets as tfds
 
     config = {
@@ -78,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     download_config = tfds.download.DownloadConfig(
         **{name: value for name, value in config.items() if value is not None}
     )
-    made = arguments.builders(args, file_format=_file_format(args), flush=args.flush)
+    made = arguments.builders(args, file_format=_file_format(args), flush=args.flush, pool=pool)
     for builder in made:
         if args.fail_if_exists and builder.is_prepared():
             raise BuildError(f"{builder.data_dir} exists already, and --fail_if_exists is given.")

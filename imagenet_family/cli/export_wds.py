@@ -54,24 +54,25 @@ def run(args: argparse.Namespace) -> int:
         return _check(args.check, args.workers)
     if len(args.names) != 1 or not args.output_dir:
         raise UsageError("Name one dataset, and --output_dir; or --check and a finished export.")
-    builders = arguments.builders(args, flush=args.flush)
-    if len(builders) > 1:
-        raise UsageError(
-            f"{args.names[0]} has several configs; name one of "
-            f"{', '.join(f'{b.name}/{b.builder_config.name}' for b in builders)}."
-        )
-    from imagenet_family import webdataset
+    with arguments.worker_pool(args, early=not args.from_prepared) as pool:
+        builders = arguments.builders(args, flush=args.flush, pool=pool)
+        if len(builders) > 1:
+            raise UsageError(
+                f"{args.names[0]} has several configs; name one of "
+                f"{', '.join(f'{b.name}/{b.builder_config.name}' for b in builders)}."
+            )
+        from imagenet_family import webdataset
 
-    output = webdataset.export_webdataset(
-        builders[0],
-        args.output_dir,
-        splits=args.splits and args.splits.split(","),
-        num_shards=args.num_shards,
-        shard_width=args.shard_width,
-        from_prepared=args.from_prepared,
-        manual_dir=args.manual_dir,
-        download_dir=args.download_dir,
-    )
+        output = webdataset.export_webdataset(
+            builders[0],
+            args.output_dir,
+            splits=args.splits and args.splits.split(","),
+            num_shards=args.num_shards,
+            shard_width=args.shard_width,
+            from_prepared=args.from_prepared,
+            manual_dir=args.manual_dir,
+            download_dir=args.download_dir,
+        )
     _report(output)
     return 0
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow_datasets as tfds
 from absl import logging
 
 from imagenet_family import features, ilsvrc
 from imagenet_family.archives import ArchiveIndex
 from imagenet_family.builder import ArchiveBuilder
-from imagenet_family.examples import Examples
+from imagenet_family.examples import Examples, LazyExamples
 
 _SPLITS = {
     "train": (ilsvrc.TRAIN, ilsvrc.train_examples),
@@ -34,14 +36,16 @@ class Builder(ArchiveBuilder, skip_registration=True):
             homepage="https://image-net.org/",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, LazyExamples]:
         archives = [archive for archive, _ in _SPLITS.values()]
         found = ilsvrc.find_archives(dl_manager, *archives, at_least=1)
         splits = {}
         for split, (archive, _) in _SPLITS.items():
             if archive in found:
-                index = self._index(dl_manager, found[archive])
-                splits[split] = self._generate_examples(index, split)
+                examples_of = functools.partial(self._generate_examples, split=split)
+                splits[split] = self._lazy(dl_manager, found[archive], examples_of)
             else:
                 logging.warning("There is no %s: no split %r is built.", archive, split)
         return splits

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow_datasets as tfds
 from etils import epath
 
 from imagenet_family import features, ilsvrc
 from imagenet_family.archives import ArchiveIndex
 from imagenet_family.builder import ArchiveBuilder
-from imagenet_family.examples import Examples
+from imagenet_family.examples import Examples, LazyExamples
 
 _ROOT = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets"
 _LISTS = {"1pct": "1percent.txt", "10pct": "10percent.txt"}
@@ -37,20 +39,21 @@ class Builder(ArchiveBuilder, skip_registration=True):
             homepage="https://image-net.org/",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, LazyExamples]:
         found = ilsvrc.find_archives(dl_manager, ilsvrc.TRAIN, ilsvrc.VALIDATION)
         listed = self._fetch(dl_manager, f"{_ROOT}/{_LISTS[self.builder_config.name]}")
-        train = self._index(dl_manager, found[ilsvrc.TRAIN])
-        validation = self._index(dl_manager, found[ilsvrc.VALIDATION])
+        chosen = functools.partial(self._generate_examples, listed=listed)
         splits = {
-            "train": self._generate_examples(train, listed),
-            "validation": ilsvrc.validation_examples(validation),
+            "train": self._lazy(dl_manager, found[ilsvrc.TRAIN], chosen),
+            "validation": self._lazy(
+                dl_manager, found[ilsvrc.VALIDATION], ilsvrc.validation_examples
+            ),
         }
         if self.version >= "5.1.0":
-            test = ilsvrc.find_archives(dl_manager, ilsvrc.TEST, at_least=0)
-            if test:
-                index = self._index(dl_manager, test[ilsvrc.TEST])
-                splits["test"] = ilsvrc.test_examples(index)
+            for test in ilsvrc.find_archives(dl_manager, ilsvrc.TEST, at_least=0).values():
+                splits["test"] = self._lazy(dl_manager, test, ilsvrc.test_examples)
         return splits
 
     def _generate_examples(self, index: ArchiveIndex, listed: epath.Path) -> Examples:
