@@ -48,17 +48,17 @@ def fetch(
     every file is then taken from there by its name, and has to be the same file.
 
     Args:
-      dl_manager: what TFDS hands to a builder's `_split_generators`. Its registered checksums,
-        `download_mode`, `register_checksums`, `force_checksums_validation` and `verify_ssl` are
-        honoured. With `force_checksums_validation`, `verify=False` has no effect.
-      url: http or https address of the file.
-      verify: check size and sha256; None is the choice of `verify_by_default`.
-      progress: show bars in bytes on stderr, if that is a terminal.
+        dl_manager: What TFDS hands to a builder's `_split_generators`. Its registered checksums,
+            `download_mode`, `register_checksums`, `force_checksums_validation` and `verify_ssl` are
+            honoured. With `force_checksums_validation`, `verify=False` has no effect.
+        url: Http or https address of the file.
+        verify: Check size and sha256; None is the choice of `verify_by_default`.
+        progress: Show bars in bytes on stderr, if that is a terminal.
 
     Raises:
-      DownloadError: the file cannot be had, or is not the one whose checksum is recorded.
-      BuildError: the file system refuses to read or to write.
-      UsageError: an environment variable has a value that cannot be used.
+        DownloadError: The file cannot be had, or is not the one whose checksum is recorded.
+        BuildError: The file system refuses to read or to write.
+        UsageError: An environment variable has a value that cannot be used.
     """
     if verify is None:
         verify = verify_by_default()
@@ -95,7 +95,7 @@ def source_of(url: str) -> str:
     """Returns the address that a URL is really taken from: itself, or a file of the mirror.
 
     Raises:
-      UsageError: `IMAGENET_FAMILY_MIRROR` is not an http or https address.
+        UsageError: `IMAGENET_FAMILY_MIRROR` is not an http or https address.
     """
     mirror = os.environ.get(MIRROR_VARIABLE)
     if not mirror:

@@ -29,11 +29,11 @@ class KnownFile:
     """One file that a dataset is built from.
 
     Attributes:
-      name: file name, which is also its name in manual_dir.
-      url: where it is downloaded from; None when that needs an account.
-      size: bytes.
-      sha256: 64 hexadecimal digits.
-      where_to_get: where a person finds the file, for messages.
+        name: File name, which is also its name in manual_dir.
+        url: Where it is downloaded from; None when that needs an account.
+        size: Bytes.
+        sha256: 64 hexadecimal digits.
+        where_to_get: Where a person finds the file, for messages.
     """
 
     name: str
@@ -47,10 +47,10 @@ def checksums_path(dataset: str) -> epath.Path:
     """Returns the checksum file of a dataset, for a builder's `_checksums_path`.
 
     Args:
-      dataset: name of the builder, e.g. `"imagenet_v2"`.
+        dataset: Name of the builder, e.g. `"imagenet_v2"`.
 
     Raises:
-      MissingFileError: there is none of that name.
+        MissingFileError: There is none of that name.
     """
     return epath.Path(resource_path("checksums", f"{dataset}.tsv"))
 
@@ -69,10 +69,10 @@ def known_file(name_or_url: str) -> KnownFile:
     """Returns what is recorded about a file.
 
     Args:
-      name_or_url: its file name or the URL that it is downloaded from.
+        name_or_url: Its file name or the URL that it is downloaded from.
 
     Raises:
-      UsageError: nothing is recorded about it.
+        UsageError: Nothing is recorded about it.
     """
     for known in known_files():
         if name_or_url in (known.name, known.url):
@@ -94,7 +94,7 @@ def verify_by_default() -> bool:
     They are, unless the environment variable `IMAGENET_FAMILY_VERIFY_CHECKSUMS` is `0`.
 
     Raises:
-      UsageError: the variable is neither `0` nor `1`.
+        UsageError: The variable is neither `0` nor `1`.
     """
     value = os.environ.get(VERIFY_VARIABLE, "1")
     if value not in ("0", "1"):
@@ -106,11 +106,11 @@ def hash_file(path: epath.PathLike, *, progress: bool = True) -> str:
     """Returns the sha256 of a file as 64 hexadecimal digits.
 
     Args:
-      path: the file.
-      progress: show a bar in bytes on stderr, if that is a terminal.
+        path: The file.
+        progress: Show a bar in bytes on stderr, if that is a terminal.
 
     Raises:
-      BuildError: the file cannot be read.
+        BuildError: The file cannot be read.
     """
     path = epath.Path(path)
     digest = hashlib.sha256()
@@ -137,15 +137,15 @@ def check_file(
     """Checks that a file has the recorded size and sha256.
 
     Args:
-      path: the file to check.
-      known: what it should be.
-      remember_in: folder in which a passed check is noted with the file's size and time of
-        change, so that the next check of an unchanged file does not read it again.
-      progress: show a bar in bytes on stderr, if that is a terminal.
+        path: The file to check.
+        known: What it should be.
+        remember_in: Folder in which a passed check is noted with the file's size and time of
+            change, so that the next check of an unchanged file does not read it again.
+        progress: Show a bar in bytes on stderr, if that is a terminal.
 
     Raises:
-      DownloadError: it is another file.
-      BuildError: it cannot be read.
+        DownloadError: It is another file.
+        BuildError: It cannot be read.
     """
     path = epath.Path(path)
     try:

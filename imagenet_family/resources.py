@@ -11,13 +11,13 @@ def resource_path(*parts: str) -> Path:
     """Returns where a data file or folder of this project is.
 
     Args:
-      *parts: path below the top level, e.g. `"checksums", "imagenet_v2.tsv"`.
+        *parts: path below the top level, e.g. `"checksums", "imagenet_v2.tsv"`.
 
     Returns:
-      The path inside the installed package when it is there, else the one in the checkout.
+        The path inside the installed package when it is there, else the one in the checkout.
 
     Raises:
-      MissingFileError: it is in neither.
+        MissingFileError: It is in neither.
     """
     candidates = [base.joinpath(*parts) for base in (_PACKAGE, _PACKAGE.parent)]
     for candidate in candidates:

@@ -97,17 +97,17 @@ def download(
     want of a connection or of space, the partial file stays for the next call to go on with.
 
     Args:
-      url: http or https address. Proxies and certificates are as `requests` finds them.
-      partial: file that holds what came so far, if anything; its folder exists.
-      expected_size: bytes of the whole file, None if not known.
-      advice: sentence added to the message of every failed transfer.
-      verify_ssl: check the server's certificate.
-      progress: show a bar in bytes on stderr, if that is a terminal.
+        url: Http or https address. Proxies and certificates are as `requests` finds them.
+        partial: File that holds what came so far, if anything; its folder exists.
+        expected_size: Bytes of the whole file, None if not known.
+        advice: Sentence added to the message of every failed transfer.
+        verify_ssl: Check the server's certificate.
+        progress: Show a bar in bytes on stderr, if that is a terminal.
 
     Raises:
-      DownloadError: the server refuses, offers a file of another size, or cannot be reached
-        `ATTEMPTS` times.
-      BuildError: the file system refuses, e.g. is full.
+        DownloadError: The server refuses, offers a file of another size, or cannot be reached
+            `ATTEMPTS` times.
+        BuildError: The file system refuses, e.g. is full.
     """
     import requests
 
@@ -202,8 +202,8 @@ def _start_of(response: "requests.Response", have: int) -> int | None:
     """Returns the offset of the body in the file; None if it does not fit what is there.
 
     Raises:
-      DownloadError: the server refuses.
-      _InterruptedTransferError: the server is busy.
+        DownloadError: The server refuses.
+        _InterruptedTransferError: The server is busy.
     """
     status = response.status_code
     if status == 200:

@@ -162,8 +162,8 @@ def check_archive(folder: Path, data: bytes, compressed: bool = False) -> bool:
     """Indexes an archive; says whether that gave members (else an `ImagenetFamilyError`).
 
     Raises:
-      AssertionError: The members are not those that `tarfile` finds, or it took too long.
-      Exception: Something else than an `ImagenetFamilyError` was raised.
+        AssertionError: The members are not those that `tarfile` finds, or it took too long.
+        Exception: Something else than an `ImagenetFamilyError` was raised.
     """
     path = folder / "fuzzed.tar"
     path.write_bytes(data)
@@ -187,7 +187,7 @@ def check_saved_index(folder: Path, rng: random.Random, sound: bytes) -> bool:
     """Damages the saved index of a sound archive; says whether it is good for something.
 
     Raises:
-      AssertionError: The members are not those of the archive.
+        AssertionError: The members are not those of the archive.
     """
     path, cache = folder / "sound.tar", folder / "saved"
     path.write_bytes(sound)
@@ -229,7 +229,7 @@ def run(seed: int, count: int) -> dict[str, int]:
     """Runs `count` cases; returns how many were refused and how many gave members.
 
     Raises:
-      AssertionError: A case went wrong; the message names its seed.
+        AssertionError: A case went wrong; the message names its seed.
     """
     results = {"members": 0, "refused": 0}
     with (

@@ -207,7 +207,7 @@ def run(seed: int, count: int) -> dict[str, dict[str, int]]:
     """Runs `count` cases; gives how many of each kind were refused and how many accepted.
 
     Raises:
-      AssertionError: A case went wrong; the message names its seed.
+        AssertionError: A case went wrong; the message names its seed.
     """
     # TFDS does so itself for some damaged descriptions, and it takes 600 MB.
     import tensorflow  # noqa: F401

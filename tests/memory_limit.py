@@ -27,8 +27,8 @@ def bounded_memory() -> Iterator[Peak]:
     """Allows this process only so much more memory than it has had, and measures it.
 
     Raises:
-      MemoryError: Something asked for far more.
-      AssertionError: It had more than it should.
+        MemoryError: Something asked for far more.
+        AssertionError: It had more than it should.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -28,14 +28,14 @@ def plain_tar(source: str, cache_dir: str | None, progress: bool) -> str:
     """Returns the path of the plain tar: `source` itself, or its decompressed copy.
 
     Args:
-      source: The archive, as an absolute path or URL.
-      cache_dir: Where the copy is looked for, or made.
-      progress: Whether to show a progress bar on a terminal.
+        source: The archive, as an absolute path or URL.
+        cache_dir: Where the copy is looked for, or made.
+        progress: Whether to show a progress bar on a terminal.
 
     Raises:
-      MissingFileError: There is no such file.
-      ArchiveError: The gzip stream is damaged, or there is no `cache_dir`.
-      BuildError: The copy cannot be written.
+        MissingFileError: There is no such file.
+        ArchiveError: The gzip stream is damaged, or there is no `cache_dir`.
+        BuildError: The copy cannot be written.
     """
     with contextlib.closing(storage.open_file(source)) as file:
         if file.read(0, len(_MAGIC)) != _MAGIC:

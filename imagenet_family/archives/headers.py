@@ -81,7 +81,7 @@ def parse_header(block: bytes) -> Header:
     """Returns the fields of a 512-byte header block.
 
     Raises:
-      HeaderError: The checksum does not match or a field cannot be understood.
+        HeaderError: The checksum does not match or a field cannot be understood.
     """
     _verify_checksum(block)
     for field in _OTHER_NUMBERS:
@@ -105,7 +105,7 @@ def parse_number(field: bytes) -> int:
     """Returns the value of a number field: octal digits, or base 256 when its top bit is set.
 
     Raises:
-      HeaderError: It is neither, or is negative.
+        HeaderError: It is neither, or is negative.
     """
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
@@ -119,7 +119,7 @@ def parse_pax(payload: bytes) -> PaxRecords:
     r"""Returns what pax records (`<length> <keyword>=<value>\n`, one after the other) say.
 
     Raises:
-      HeaderError: The records are malformed, or describe a sparse member.
+        HeaderError: The records are malformed, or describe a sparse member.
     """
     path = size = None
     position = 0
@@ -161,7 +161,7 @@ def split_path(path: bytes) -> tuple[str, bytes] | None:
     and what macOS adds (`._x`, `__MACOSX/`); TFDS skips hidden files and back-ups too.
 
     Raises:
-      HeaderError: The path is absolute, climbs with `..`, or is not a name that can be kept.
+        HeaderError: The path is absolute, climbs with `..`, or is not a name that can be kept.
     """
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if path[:1] == b"/" or b".." in parts:

@@ -23,17 +23,17 @@ class ArchiveIndex:
     The members of a tar inside the archive stand where that tar stands. Names may repeat.
 
     Attributes:
-      path: The plain tar that offsets refer to: absolute path or URL. For a gzip archive this is
-        its decompressed copy.
-      source: The archive that was asked for, for messages. Equal to `path` unless that is gzip.
-      fingerprint: By what `path` is recognised; `ArchiveReader` wants it.
-      directories: Distinct parent paths, '' for the root. A tar `a/b.tar` inside the archive
-        appears as directory 'a/b'.
-      directory: int32 (n,), index into `directories`.
-      names: 'S<width>' (n,), base names in UTF-8.
-      offsets: int64 (n,), where the data begins in `path`.
-      sizes: int64 (n,), bytes of data.
-      checks: uint32 (n,), by which the header before the data is recognised (Adler-32 of it).
+        path: The plain tar that offsets refer to: absolute path or URL. For a gzip archive this is
+            its decompressed copy.
+        source: The archive that was asked for, for messages. Equal to `path` unless that is gzip.
+        fingerprint: By what `path` is recognised; `ArchiveReader` wants it.
+        directories: Distinct parent paths, '' for the root. A tar `a/b.tar` inside the archive
+            appears as directory 'a/b'.
+        directory: int32 (n,), index into `directories`.
+        names: 'S<width>' (n,), base names in UTF-8.
+        offsets: int64 (n,), where the data begins in `path`.
+        sizes: int64 (n,), bytes of data.
+        checks: uint32 (n,), by which the header before the data is recognised (Adler-32 of it).
     """
 
     path: str
@@ -69,15 +69,15 @@ def index_archive(
     are the same.
 
     Args:
-      path: The archive: a local path, or a URL that fsspec understands.
-      cache_dir: Folder for the saved index and for what gzip archives hold; None to save nothing.
-      progress: Whether to show a progress bar on a terminal.
-      workers: Most reads in flight at once; None for a number that suits disks and stores.
+        path: The archive: a local path, or a URL that fsspec understands.
+        cache_dir: Folder for the saved index and for what gzip archives hold; None to save nothing.
+        progress: Whether to show a progress bar on a terminal.
+        workers: Most reads in flight at once; None for a number that suits disks and stores.
 
     Raises:
-      MissingFileError: There is no such file.
-      ArchiveError: It is not a tar, is damaged, or holds something that cannot be used.
-      BuildError: There is no space for the content of a gzip archive.
+        MissingFileError: There is no such file.
+        ArchiveError: It is not a tar, is damaged, or holds something that cannot be used.
+        BuildError: There is no space for the content of a gzip archive.
     """
     source = storage.absolute(path)
     cache = None if cache_dir is None else storage.absolute(cache_dir)

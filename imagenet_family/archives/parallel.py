@@ -36,13 +36,13 @@ def walk_archive(
     """Returns the regular members of an archive and of the tars in it.
 
     Args:
-      file: The archive.
-      source: What messages call it.
-      on_progress: Called from several threads with (members, bytes of them) walked over.
-      workers: Most reads in flight at once; None for the default.
+        file: The archive.
+        source: What messages call it.
+        on_progress: Called from several threads with (members, bytes of them) walked over.
+        workers: Most reads in flight at once; None for the default.
 
     Raises:
-      ArchiveError: The archive is damaged or holds something that cannot be used.
+        ArchiveError: The archive is damaged or holds something that cannot be used.
     """
     workers = DEFAULT_WORKERS if workers is None else workers
     file.expect_scattered_reads()

@@ -36,9 +36,9 @@ class ArchiveReader:
         """Opens nothing yet.
 
         Args:
-          path: `ArchiveIndex.path`.
-          fingerprint: `ArchiveIndex.fingerprint`.
-          source: `ArchiveIndex.source`, what messages call the archive; default: `path`.
+            path: `ArchiveIndex.path`.
+            fingerprint: `ArchiveIndex.fingerprint`.
+            source: `ArchiveIndex.source`, what messages call the archive; default: `path`.
         """
         self.path = path
         self.fingerprint = fingerprint
@@ -51,14 +51,14 @@ class ArchiveReader:
         """Returns the data of one member.
 
         Args:
-          offset: Where its data begins (`ArchiveIndex.offsets`).
-          size: Bytes of it (`ArchiveIndex.sizes`).
-          check: What its header must be (`ArchiveIndex.checks`).
-          name: What messages call it.
+            offset: Where its data begins (`ArchiveIndex.offsets`).
+            size: Bytes of it (`ArchiveIndex.sizes`).
+            check: What its header must be (`ArchiveIndex.checks`).
+            name: What messages call it.
 
         Raises:
-          MissingFileError: The archive is gone.
-          ArchiveError: The archive changed since it was indexed, or cannot be read.
+            MissingFileError: The archive is gone.
+            ArchiveError: The archive changed since it was indexed, or cannot be read.
         """
         file = self._open()
         data = self._read(file, int(offset), int(size), int(check), name)
@@ -69,8 +69,8 @@ class ArchiveReader:
         """Checks that the archive is still the one that was indexed.
 
         Raises:
-          MissingFileError: The archive is gone.
-          ArchiveError: The archive changed since it was indexed.
+            MissingFileError: The archive is gone.
+            ArchiveError: The archive changed since it was indexed.
         """
         self._check_unchanged(self._open())
 
@@ -87,14 +87,14 @@ class ArchiveReader:
         looked at once, at the end: what this gives only counts when it has ended without an error.
 
         Args:
-          offsets: As for `read`, of each member.
-          sizes: The same.
-          checks: The same.
-          names: The same.
+            offsets: As for `read`, of each member.
+            sizes: The same.
+            checks: The same.
+            names: The same.
 
         Raises:
-          MissingFileError: The archive is gone.
-          ArchiveError: The archive changed since it was indexed, or cannot be read.
+            MissingFileError: The archive is gone.
+            ArchiveError: The archive changed since it was indexed, or cannot be read.
         """
         file = self._open()
         columns = (offsets, sizes, checks, names)

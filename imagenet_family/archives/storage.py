@@ -45,9 +45,9 @@ class Fingerprint:
     """By what a file is recognised without reading it.
 
     Attributes:
-      size: Bytes.
-      mtime_ns: Time of the last change in nanoseconds; 0 for a remote file.
-      tag: What a remote store says of the object's version; '' for a local file.
+        size: Bytes.
+        mtime_ns: Time of the last change in nanoseconds; 0 for a remote file.
+        tag: What a remote store says of the object's version; '' for a local file.
     """
 
     size: int
@@ -77,8 +77,8 @@ def open_file(path: str) -> "LocalFile | RemoteFile":
     """Opens an absolute path or URL for positioned reads.
 
     Raises:
-      MissingFileError: There is no such file.
-      ArchiveError: It is not a file, or may not be read.
+        MissingFileError: There is no such file.
+        ArchiveError: It is not a file, or may not be read.
     """
     return RemoteFile(path) if is_remote(path) else LocalFile(path)
 
@@ -121,7 +121,7 @@ class LocalFile:
         """Returns `length` bytes from `offset`, fewer only where the file ends.
 
         Raises:
-          ArchiveError: The system could not read them.
+            ArchiveError: The system could not read them.
         """
         try:
             data = os.pread(self._fd, length, offset)
@@ -139,7 +139,7 @@ class LocalFile:
         """Returns the `header` bytes before `offset`, and `size` bytes from there.
 
         Raises:
-          ArchiveError: The system could not read them.
+            ArchiveError: The system could not read them.
         """
         # Apart, because cutting one piece in two copies the image once more. The data first: the
         # header lies in its first page but once in eight, so that the disk is asked once.
@@ -196,7 +196,7 @@ class RemoteFile:
         """Returns `length` bytes from `offset`, fewer only where the object ends.
 
         Raises:
-          ArchiveError: The store could not be read.
+            ArchiveError: The store could not be read.
         """
         end = min(offset + length, self.size)
         if offset >= end:
@@ -216,7 +216,7 @@ class RemoteFile:
         """Returns the `header` bytes before `offset`, and `size` bytes from there.
 
         Raises:
-          ArchiveError: The store could not be read.
+            ArchiveError: The store could not be read.
         """
         piece = self.read(offset - header, header + size)
         return piece[:header], piece[header:]
@@ -270,9 +270,9 @@ def read_whole(path: str, limit: int) -> bytes:
     """Returns a small file's content.
 
     Raises:
-      FileNotFoundError: There is none.
-      ValueError: It has more than `limit` bytes.
-      Exception: Whatever the system or fsspec raises.
+        FileNotFoundError: There is none.
+        ValueError: It has more than `limit` bytes.
+        Exception: Whatever the system or fsspec raises.
     """
     if is_remote(path):
         fs, name = _filesystem(path)
@@ -290,12 +290,12 @@ def write_whole(path: str, pieces: Iterable[Any], *, flush: bool = False) -> Non
     """Writes a file so that it is there whole or not at all, making its directory.
 
     Args:
-      path: The file.
-      pieces: Its content.
-      flush: Whether to wait for the disk, so that this also holds after a loss of power.
+        path: The file.
+        pieces: Its content.
+        flush: Whether to wait for the disk, so that this also holds after a loss of power.
 
     Raises:
-      Exception: Whatever the system or fsspec raises; nothing is left behind then.
+        Exception: Whatever the system or fsspec raises; nothing is left behind then.
     """
     if is_remote(path):
         fs, name = _filesystem(path)

@@ -32,10 +32,10 @@ class Region:
     """Where a tar lies in the archive.
 
     Attributes:
-      start: Offset of its first header.
-      end: Offset after its last byte.
-      directory: Directory that its members' paths are below; '' for the archive itself.
-      nested: Whether it is a member of the archive.
+        start: Offset of its first header.
+        end: Offset after its last byte.
+        directory: Directory that its members' paths are below; '' for the archive itself.
+        nested: Whether it is a member of the archive.
     """
 
     start: int
@@ -69,10 +69,10 @@ class RegionWalk:
         """Starts nothing yet.
 
         Args:
-          file: The archive.
-          source: What messages call the archive.
-          region: The tar to walk through.
-          on_progress: Called with (members, bytes of them) now and then.
+            file: The archive.
+            source: What messages call the archive.
+            region: The tar to walk through.
+            on_progress: Called with (members, bytes of them) now and then.
         """
         self.parts: list[Members | Region] = []
         self._read = file.read
@@ -90,10 +90,10 @@ class RegionWalk:
         """Walks from the header at `position` to the first one at or after `stop`.
 
         Returns:
-          The offset of that header, or None when the end of the region was reached.
+            The offset of that header, or None when the end of the region was reached.
 
         Raises:
-          ArchiveError: The archive is damaged or holds something that cannot be used.
+            ArchiveError: The archive is damaged or holds something that cannot be used.
         """
         read, region_end, outer = self._read, self._region.end, not self._region.nested
         add_header, add_offset = self._headers.append, self._offsets.append
@@ -129,8 +129,8 @@ class RegionWalk:
         """Takes one entry with its extension headers; returns the next header's offset.
 
         Args:
-          position: Offset of the entry.
-          block: What was read there, perhaps less than a header.
+            position: Offset of the entry.
+            block: What was read there, perhaps less than a header.
         """
         path = size = None
         extended = False
