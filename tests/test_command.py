@@ -46,7 +46,7 @@ def test_build_prints_what_came_out_and_nothing_is_built_twice(tmp_path):
     assert refused.returncode == 1
     assert "--fail_if_exists" in refused.stderr
     replaced = build(tmp_path, "imagenet2012", "--overwrite")
-    assert "train: 24 examples, 1 shards" in replaced.stdout
+    assert "train: 24 examples, 1 shard," in replaced.stdout
 
 
 def test_without_a_config_all_are_built(tmp_path):

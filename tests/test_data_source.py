@@ -32,6 +32,17 @@ def own(tmp_path):
     return data_source_lib.Datasets(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["imagenet2012", SUBSET])
+@pytest.mark.parametrize("split", ["validation", "validation[:10]", {"a": "validation[5:]"}])
+def test_an_archive_that_nobody_reads_from_is_not_indexed(own, name, split):
+    (own.archives / "ILSVRC2012_img_train.tar").write_bytes(b"not a tar")
+    assert len(own.open(name, split)) > 0
+    with pytest.raises(ArchiveError, match="img_train"):
+        own.open(name, "train")
+    with pytest.raises(ArchiveError, match="img_train"):
+        own.open(name)
+
+
 def names_in(source):
     return [element["file_name"] for element in source]
 

@@ -1,7 +1,7 @@
 """The `imagenet-family` command.
 
-Exit codes: 0 all done; 1 an error in the user's files or machine, said in one line on standard
-error; 2 wrong usage; 130 stopped by Ctrl-C.
+Exit codes: 0 all done; 1 an error, said in one line on standard error; 2 arguments that are not
+those of the command; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations

@@ -144,6 +144,7 @@ def report(builder: ArchiveBuilder) -> None:
     for split in builder.info.splits.values():
         print(
             f"{builder.info.full_name} {split.name}: {split.num_examples:,} examples, "
-            f"{split.num_shards} shards, {split.num_bytes}, {builder.data_dir}"
+            f"{split.num_shards} shard{'' if split.num_shards == 1 else 's'}, "
+            f"{split.num_bytes}, {builder.data_dir}"
         )
     sys.stdout.flush()
