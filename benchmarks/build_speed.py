@@ -2,7 +2,8 @@
 
 Every figure is that of whole processes, start-up included. Pairs are taken one after the other,
 so that the ratios hold when the machine's speed drifts; medians are printed. With `--index`, our
-build is also timed with the index saved by an earlier one.
+build is also timed with the index saved by an earlier one; with `--flush`, everything waits for the
+disk.
 
 Examples:
   python benchmarks/make_archives.py images /tmp/big --train 20000 --validation 10000
@@ -49,6 +50,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--file_format", default="tfrecord")
     parser.add_argument("--index", action="store_true", help="also with a saved index")
+    parser.add_argument(
+        "--flush", action="store_true", help="all of them wait until their output is on the disk"
+    )
     args = parser.parse_args()
     work_dir = Path(tempfile.mkdtemp(prefix="build_speed_", dir=args.work_dir))
     try:
@@ -56,6 +60,11 @@ def main() -> None:
             compare(name, args, work_dir)
     finally:
         shutil.rmtree(work_dir)
+
+
+def _synced(command: list[str]) -> list[str]:
+    """Gives a command that waits for the disk after another one."""
+    return ["sh", "-c", '"$@" && sync', "sh", *command]
 
 
 def compare(name: str, args: argparse.Namespace, work_dir: Path) -> None:
@@ -67,6 +76,10 @@ def compare(name: str, args: argparse.Namespace, work_dir: Path) -> None:
     ours += ["--workers", str(args.workers), "--no_verify_checksums"]
     stock = [sys.executable, str(HERE / "stock_build.py"), name, *common]
     stock += ["--data_dir", str(stock_dir)]
+    copy = ["cp", "-r", str(ours_dir), str(work_dir / "copy")]
+    if args.flush:
+        ours += ["--flush"]
+        stock, copy = _synced(stock), _synced(copy)
     figures: dict[str, list[tuple[float, float]]] = {}
 
     def run(label: str, command: list[str], *fresh: Path) -> None:
@@ -78,7 +91,7 @@ def compare(name: str, args: argparse.Namespace, work_dir: Path) -> None:
         run("ours", ours, ours_dir, downloads)
         if args.index:
             run("ours, index saved", ours, ours_dir)
-        run("cp -r of the output", ["cp", "-r", str(ours_dir), str(work_dir / "copy")])
+        run("cp -r of the output", copy)
         shutil.rmtree(work_dir / "copy")
         if round_ < (args.rounds if args.stock_rounds is None else args.stock_rounds):
             run("stock", stock, stock_dir)

@@ -102,7 +102,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         with remote.explained(kwargs.get("data_dir") or ""):
             super().__init__(**kwargs)
-        self.workers = workers
+        self.workers = workers if pool is None else pool.workers
         self._pool = pool
         self.verify_checksums = verify_checksums
         self.flush = flush
