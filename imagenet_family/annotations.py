@@ -16,6 +16,9 @@ from imagenet_family.labels import NUM_CLASSES, wnid_to_id
 KINDS = ("correct", "wrong", "unclear")
 _PREFIX = "ILSVRC2012_val_"  # names of other images are candidates for ImageNetV2
 
+_MULTILABEL_FORM = "the multi-label annotations, a list of wnids of each kind for each image"
+_REAL_FORM = "the ReaL labels, a list of class ids for each image"
+
 LabelLists = Mapping[str, list[int]]  # the class ids of each of KINDS
 
 
@@ -62,7 +65,7 @@ def read_multilabel(path: epath.Path) -> Multilabel:
     Raises:
         LabelError: The file is damaged or names an unknown wnid.
     """
-    found = _load(path, _MultilabelFile)
+    found = _load(path, _MultilabelFile, _MULTILABEL_FORM)
     try:
         images = {
             name.encode(): {kind: _ids(getattr(wnids, kind)) for kind in KINDS}
@@ -105,7 +108,7 @@ def read_real(path: epath.Path, names: np.ndarray) -> list[list[int]]:
     Raises:
         LabelError: The file is damaged or has no list for an image.
     """
-    found = _load(path, Any)
+    found = _load(path, Any, _REAL_FORM)
     if not isinstance(found, list):
         raise LabelError(
             f"{path}: expected a list of lists of class ids, found {found!r:.50}. Take the "
@@ -130,14 +133,14 @@ def _is_id_list(value: Any) -> bool:
     return isinstance(value, list) and all(type(i) is int and 0 <= i < NUM_CLASSES for i in value)
 
 
-def _load(path: epath.Path, kind: Any) -> Any:
+def _load(path: epath.Path, kind: Any, form: str) -> Any:
     data = path.read_bytes()
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise LabelError(
-            f"{path}: this JSON has not the form of the published file ({error}). Take the file "
-            "that the release names."
+            f"{path}: this JSON has not the form of {form} ({error}). Take the file that the "
+            "release names."
         ) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise LabelError(f"{path}: it is no whole JSON file ({error}). Get it again.") from error
