@@ -1,8 +1,8 @@
 """How fast images are read without preparing a dataset, beside the ways that need it prepared.
 
-    read_speed.py first --manual_dir DIR                      # seconds to the first example
-    read_speed.py raw --manual_dir DIR --data_dir DIR         # random reads a second, not decoded
-    read_speed.py decoded --manual_dir DIR --data_dir DIR     # images a second through two workers
+    read_speed.py first --manual_dir DIR --download_dir DIR   # seconds to the first example
+    read_speed.py raw … --data_dir DIR                        # random reads a second, not decoded
+    read_speed.py decoded … --data_dir DIR                    # images a second through two workers
 
 `first` starts a new process each time, in each turn once without a saved index and once with it,
 and says how much of the time is that of indexing. The archives' pages are dropped from memory
