@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from multiprocessing import resource_tracker
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from imagenet_family.errors import BuildError, UsageError
 
 if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
     import loky
 
 # Below this, starting processes takes longer than they save.
@@ -82,7 +85,7 @@ class WorkerPool(Generic[Task, Result]):
             resource_tracker.ensure_running()  # whose start would let signals through again
         self._executor = loky.ProcessPoolExecutor(
             workers,
-            context=loky.backend.get_context("fork") if fork else None,
+            context=_fork_context() if fork else None,
             initializer=_start_worker,
             initargs=(os.getpid(), self._work),
         )
@@ -138,6 +141,13 @@ class WorkerPool(Generic[Task, Result]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _fork_context() -> BaseContext:
+    import loky
+
+    with warnings.catch_warnings(action="ignore"):  # of what can go wrong with threads
+        return loky.backend.get_context("fork")
 
 
 @contextlib.contextmanager

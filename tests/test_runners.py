@@ -46,12 +46,14 @@ def test_one_task_or_one_worker_needs_no_processes():
 @pytest.mark.parametrize("alone", [False, True])
 def test_processes_do_much_work(alone):
     """In an interpreter of its own, as the one of the tests has threads."""
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", _MUCH_WORK.format(alone=alone)],
         cwd=Path(__file__).parent,
         check=True,
         timeout=120,
+        stderr=subprocess.PIPE,
     )
+    assert not done.stderr, "warnings are for nobody"
 
 
 _MUCH_WORK = """

@@ -36,23 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(
-        prog="imagenet-family",
-        description="ImageNet-2012 and the datasets derived from it, straight from the archives.",
-        epilog="`imagenet-family COMMAND --help` explains a command.",
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in _COMMANDS.items():
-        command = commands.add_parser(
-            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        if name in argv[:1]:
-            module = importlib.import_module(f"imagenet_family.cli.{name.replace('-', '_')}")
-            command.description = module.__doc__
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
     try:
+        args = _parse(argv)
         code = args.run(args)
         sys.stdout.flush()
         return code
@@ -68,3 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="imagenet-family",
+        description="ImageNet-2012 and the datasets derived from it, straight from the archives.",
+        epilog="`imagenet-family COMMAND --help` explains a command.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in _COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name in argv[:1]:
+            module = importlib.import_module(f"imagenet_family.cli.{name.replace('-', '_')}")
+            command.description = module.__doc__
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser.parse_args(argv)
