@@ -8,6 +8,7 @@ same on every run. Format: https://protobuf.dev/programming-guides/encoding and 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -73,12 +74,34 @@ def _delimited(tag: bytes, payload: bytes) -> bytes:
 
 def _entry(name: str, value: Value) -> bytes:
     if isinstance(value, bytes):
-        feature = _delimited(_FIELD_1, _delimited(_FIELD_1, value))
-    else:
-        packed = b"".join(map(varint, [value] if isinstance(value, int) else value))
-        feature = _delimited(_FIELD_3, _delimited(_FIELD_1, packed) if packed else b"")
+        # Most features repeat their lengths, and labels their values.
+        return _repeated_before_bytes(name, len(value)) + value
+    return _int_entry(name, value) if isinstance(value, int) else _ints_entry(name, value)
+
+
+def _before_bytes(name: str, size: int) -> bytes:
+    """Gives what stands before the `size` bytes of a feature, which end its map entry."""
+    # From the inside out: each length counts what it encloses.
+    value = _FIELD_1 + varint(size)
+    bytes_list = _FIELD_1 + varint(len(value) + size) + value
+    feature = _FIELD_2 + varint(len(bytes_list) + size) + bytes_list
+    entry = _delimited(_FIELD_1, name.encode()) + feature
+    return _FIELD_1 + varint(len(entry) + size) + entry
+
+
+_repeated_before_bytes = functools.lru_cache(maxsize=1 << 10)(_before_bytes)
+
+
+def _ints_entry(name: str, values: Iterable[int]) -> bytes:
+    packed = b"".join(map(varint, values))
+    feature = _delimited(_FIELD_3, _delimited(_FIELD_1, packed) if packed else b"")
     key = _delimited(_FIELD_1, name.encode())
     return _delimited(_FIELD_1, key + _delimited(_FIELD_2, feature))
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _int_entry(name: str, value: int) -> bytes:
+    return _ints_entry(name, (value,))
 
 
 class RecordEncoder:
@@ -92,8 +115,7 @@ class RecordEncoder:
     def __init__(self, names: Iterable[str], image: str) -> None:
         names = sorted(names)
         at = names.index(image)
-        self._before, self._after = names[:at], names[at + 1 :]
-        self._key = _delimited(_FIELD_1, image.encode())
+        self._before, self._image, self._after = names[:at], image, names[at + 1 :]
 
     def encode(self, features: Mapping[str, Value], image_size: int) -> tuple[bytes, bytes]:
         """Gives what stands before and after the image in the serialized example.
@@ -107,10 +129,5 @@ class RecordEncoder:
         """
         before = b"".join([_entry(name, features[name]) for name in self._before])
         tail = b"".join([_entry(name, features[name]) for name in self._after])
-        # The image's own entry, from the inside out: each length counts what it encloses.
-        value = _FIELD_1 + varint(image_size)
-        bytes_list = _FIELD_1 + varint(len(value) + image_size) + value
-        feature = _FIELD_2 + varint(len(bytes_list) + image_size) + bytes_list
-        entry = self._key + feature
-        head = before + _FIELD_1 + varint(len(entry) + image_size) + entry
+        head = before + _before_bytes(self._image, image_size)
         return _FIELD_1 + varint(len(head) + image_size + len(tail)) + head, tail
