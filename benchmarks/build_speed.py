@@ -3,7 +3,7 @@
 Every figure is that of whole processes, start-up included. Pairs are taken one after the other,
 so that the ratios hold when the machine's speed drifts; medians are printed. With `--index`, our
 build is also timed with the index saved by an earlier one; with `--flush`, everything waits for the
-disk.
+disk; with `--cold`, everything is read from it, as archives larger than the memory are.
 
 Examples:
   python benchmarks/make_archives.py images /tmp/big --train 20000 --validation 10000
@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from page_cache import forget
 
 HERE = Path(__file__).resolve().parent
 
@@ -53,6 +55,9 @@ def main() -> None:
     parser.add_argument(
         "--flush", action="store_true", help="all of them wait until their output is on the disk"
     )
+    parser.add_argument(
+        "--cold", action="store_true", help="what is read is put out of memory before each run"
+    )
     args = parser.parse_args()
     work_dir = Path(tempfile.mkdtemp(prefix="build_speed_", dir=args.work_dir))
     try:
@@ -70,6 +75,7 @@ def _synced(command: list[str]) -> list[str]:
 def compare(name: str, args: argparse.Namespace, work_dir: Path) -> None:
     """Times the builds of one dataset and prints the figures."""
     ours_dir, stock_dir, downloads = (work_dir / part for part in ("ours", "stock", "downloads"))
+    manual_dir = Path(args.manual_dir)
     common = ["--manual_dir", args.manual_dir, "--file_format", args.file_format]
     ours = [sys.executable, "-m", "imagenet_family", "build", name, *common]
     ours += ["--data_dir", str(ours_dir), "--download_dir", str(downloads)]
@@ -82,19 +88,22 @@ def compare(name: str, args: argparse.Namespace, work_dir: Path) -> None:
         stock, copy = _synced(stock), _synced(copy)
     figures: dict[str, list[tuple[float, float]]] = {}
 
-    def run(label: str, command: list[str], *fresh: Path) -> None:
+    def run(label: str, command: list[str], source: Path, *fresh: Path) -> None:
         for folder in fresh:
             shutil.rmtree(folder, ignore_errors=True)
+        if args.cold:
+            os.sync()
+            forget(source)
         figures.setdefault(label, []).append(timed(command))
 
     for round_ in range(args.rounds):
-        run("ours", ours, ours_dir, downloads)
+        run("ours", ours, manual_dir, ours_dir, downloads)
         if args.index:
-            run("ours, index saved", ours, ours_dir)
-        run("cp -r of the output", copy)
+            run("ours, index saved", ours, manual_dir, ours_dir)
+        run("cp -r of the output", copy, ours_dir)
         shutil.rmtree(work_dir / "copy")
         if round_ < (args.rounds if args.stock_rounds is None else args.stock_rounds):
-            run("stock", stock, stock_dir)
+            run("stock", stock, manual_dir, stock_dir)
             shutil.rmtree(stock_dir)
     size = sum(path.stat().st_size for path in ours_dir.rglob("*") if path.is_file())
     print(f"\n{name}: {size / 1e9:.2f} GB of {args.file_format}, {args.workers} workers")

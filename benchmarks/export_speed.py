@@ -7,7 +7,8 @@ Four runs take turns, so that what else the machine does falls on all of them:
     script     read the prepared dataset with tfds, write with webdataset.ShardWriter
     copy       cp -r of the folder that the export wrote
 
-Each ends when its files are on the disk (`sync`). Printed are the medians of time and throughput,
+Each ends when its files are on the disk (`sync`); with `--cold`, each also begins with nothing of
+what it reads in memory. Printed are the medians of time and throughput,
 and the most memory that any one process of each held.
 
     python benchmarks/make_archives.py images /tmp/archives
@@ -23,6 +24,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+from page_cache import forget
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CLI = [sys.executable, "-m", "imagenet_family"]
@@ -98,6 +101,9 @@ def main() -> None:
     parser.add_argument("--split", default="train", help="(default: %(default)s)")
     parser.add_argument("--shards", default="16", help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument(
+        "--cold", action="store_true", help="what is read is put out of memory before each run"
+    )
     args = parser.parse_args()
 
     shutil.rmtree(args.folder, ignore_errors=True)
@@ -120,6 +126,9 @@ def main() -> None:
         for name, command in commands.items():
             if name == "script":
                 output.mkdir()
+            if args.cold:
+                for folder in (args.archives, data, original):
+                    forget(folder)
             results[name].append(run(command))
             shutil.rmtree(output)
     size = sum(path.stat().st_size for path in original.iterdir())
