@@ -109,6 +109,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.on_plan: Callable[[BuildPlan], None] = _log_plan
         self._dataset_path = self.data_path
         self._on_archive: Callable[[int], None] | None = None
+        self._written: Sequence[SplitPlan] = ()
 
     @tfds.core.utils.classproperty
     @classmethod
@@ -152,6 +153,14 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 tfds_compat.finishing(self.data_path, flush=self.flush),
             ):
                 super().download_and_prepare(download_config=download_config, **kwargs)
+            self._save_labels(kwargs.get("download_dir"))
+
+    def _save_labels(self, download_dir: epath.PathLike | None) -> None:
+        if self._written:
+            from imagenet_family.evaluation import label_sources
+
+            label_sources.save_built(self, self._written, download_dir)
+            self._written = ()
 
     def _discard_half(self) -> None:
         """Removes a dataset that appeared in part: object stores copy when TFDS renames."""
@@ -242,6 +251,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
         stage.publish([name for results in shards.values() for name in results], target)
         engine.write_manifest(target, file_format, shards)
+        self._written = plans
         return [
             tfds_compat.split_info(self, split, results.values())
             for split, results in shards.items()

@@ -132,6 +132,28 @@ def test_records_are_read_for_labels_only_once(prepared, monkeypatch):
     assert read() == expected
 
 
+@pytest.mark.parametrize("file_format", ["array_record", "parquet"])
+@pytest.mark.parametrize("dataset", ["imagenet2012_multilabel", "imagenet2012_real", "imagenet_v2"])
+def test_a_build_saves_the_labels_that_its_records_would_give(
+    models, tmp_path, dataset, file_format, monkeypatch
+):
+    config = next(iter(models.family.v2)) if dataset == "imagenet_v2" else None
+    parity.build_ours(
+        dataset, models.archives, tmp_path, config=config, file_format=file_format, num_shards=2
+    )
+    name = f"{dataset}/{config}" if config else dataset
+    saved = tmp_path / "ours" / "downloads" / "imagenet_family"
+    built = {path: path.read_bytes() for path in saved.glob("*.labels.npz")}
+    assert len(built) == (2 if dataset == "imagenet2012_multilabel" else 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared_labels, "_read", None)
+        evaluation.read_splits(name, data_dir=tmp_path / "ours")
+    for path in built:
+        path.unlink()
+    evaluation.read_splits(name, data_dir=tmp_path / "ours")
+    assert {path: path.read_bytes() for path in saved.glob("*.labels.npz")} == built
+
+
 def test_labels_of_files_that_have_changed_are_read_again(prepared):
     folder, _, read, expected = prepared
     first, second = sorted(folder.glob("*validation.tfrecord*"))

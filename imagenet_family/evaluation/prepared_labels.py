@@ -3,7 +3,8 @@
 A local TFRecord file is mapped into memory and only the parts of a record that are not its image
 are read. Nor is the checksum of each record computed, for which the image is needed:
 `imagenet-family verify` does that. Other formats are compressed, and those of an object store come
-by request: their records are read whole, the first time.
+by request: a build saves their labels. Where it has not, as for datasets of stock TFDS, their
+records are read whole, the first time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,35 @@ def read_labels(
     return PreparedLabels(columns, image)
 
 
+def save_labels(plan: PreparedSplit, columns: Mapping[str, Column], folder: epath.PathLike) -> None:
+    """Saves the labels of a split that has just been written, so that it is not read for them.
+
+    Those of local TFRecord files are not: they are quickly read past the images.
+
+    Args:
+        plan: The split.
+        columns: Its features but the image, by name, in its order.
+        folder: Where they are saved; see `read_labels`.
+    """
+    if not _is_mapped(plan):
+        columns = {name: _trimmed(column) for name, column in columns.items()}
+        folder = os.fspath(epath.Path(folder).expanduser())
+        saved_labels.save(folder, plan, saved_labels.identity(plan), columns)
+
+
+def _trimmed(column: Column) -> Column:
+    """Gives text as wide as its longest, as it is when it is read."""
+    is_text = isinstance(column, np.ndarray) and column.dtype.kind == "S"
+    return np.array(column.tolist()) if is_text else column
+
+
+def _is_mapped(plan: PreparedSplit) -> bool:
+    return plan.file_format == "tfrecord" and all(map(is_local, plan.paths))
+
+
 def _read(plan: PreparedSplit, show_progress: bool) -> dict[str, Column]:
     kinds = {name: kind for name, kind in plan.features.items() if name != IMAGE}
-    mapped = plan.file_format == "tfrecord" and all(map(is_local, plan.paths))
+    mapped = _is_mapped(plan)
     together = _BYTES_TOGETHER * plan.num_examples // max(1, plan.num_bytes)
     together = min(max(together, 1), _RECORDS_TOGETHER)
     parts: list[dict[str, Column]] = []

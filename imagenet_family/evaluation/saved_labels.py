@@ -10,6 +10,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,10 @@ def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] |
         return None
 
 
-def save(folder: str, plan: PreparedSplit, identity: str, columns: dict[str, Column]) -> None:
+def save(folder: str, plan: PreparedSplit, identity: str, columns: Mapping[str, Column]) -> None:
     """Saves the columns of a split; failing to is only a warning."""
     arrays = {"identity": np.array(identity)}
-    for name, column in columns.items():
+    for name, column in sorted(columns.items()):
         if isinstance(column, Ragged):
             arrays[f"{name}/values"], arrays[f"{name}/ends"] = column.values, column.ends
         else:
