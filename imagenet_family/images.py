@@ -89,7 +89,7 @@ def sniff(data: bytes) -> ImageKind:
             with other than 1, 3 or 4 channels.
     """
     if data.startswith(_JPEG_SIGNATURE):
-        return _sniff_jpeg(data)
+        return _usual_kind(data) or _sniff_jpeg(data)
     if data.startswith(_PNG_SIGNATURE):
         return _sniff_png(data)
     if not data:
@@ -105,10 +105,6 @@ def dimensions(data: bytes) -> tuple[int, int]:
     Raises:
         ImageError: As in `sniff`.
     """
-    frame = _plain_frame(data)
-    if frame is not None:
-        height, width, _ = frame
-        return width, height
     kind = sniff(data)
     return kind.width, kind.height
 
@@ -137,8 +133,6 @@ def normalize(data: bytes) -> bytes:
     Raises:
         ImageError: `data` is no image (see `sniff`), or has to be converted and cannot be decoded.
     """
-    if _plain_frame(data) is not None:
-        return data
     kind = sniff(data)
     if kind.components in (1, 3):
         return data
@@ -186,23 +180,23 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         pattern = _END_OF_SCAN if marker == _START_OF_SCAN else _ANY_MARKER
 
 
-def _plain_frame(data: bytes) -> tuple[int, int, int] | None:
-    """Returns (height, width, components) of an RGB or grayscale JPEG with a usual header.
+def _usual_kind(data: bytes) -> ImageKind | None:
+    """Looks at the usual header that nearly all JPEGs have, in a third of the time.
 
-    This is `sniff` for nearly all images, in a quarter of the time; None where in doubt.
+    None where in doubt.
     """
-    if not data.startswith(_JPEG_SIGNATURE):
-        return None
     pos = 2
     try:
-        while data[pos] == 0xFF and data[pos + 1] in _PLAIN_SEGMENTS:
+        while data[pos] == 0xFF and (marker := data[pos + 1]) in _PLAIN_SEGMENTS:
             pos += 2 + (data[pos + 2] << 8 | data[pos + 3])
-        if data[pos] != 0xFF or data[pos + 1] not in _START_OF_FRAME:
+        if data[pos] != 0xFF or marker not in _START_OF_FRAME:
             return None
-        frame = height, width, components = _FRAME.unpack_from(data, pos + 4)
+        height, width, components = _FRAME.unpack_from(data, pos + 4)
     except (IndexError, struct.error):
         return None
-    return frame if components in (1, 3) and height > 0 and width > 0 else None
+    if components not in (1, 3, 4) or not (width and height):
+        return None
+    return ImageKind("jpeg", width, height, components, marker in _PROGRESSIVE)
 
 
 def _sniff_jpeg(data: bytes) -> ImageKind:
