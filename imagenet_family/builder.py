@@ -17,6 +17,7 @@ from imagenet_family import (
     engine,
     known_files,
     preflight,
+    prepared,
     progress,
     published,
     remote,
@@ -156,11 +157,12 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             self._save_labels(kwargs.get("download_dir"))
 
     def _save_labels(self, download_dir: epath.PathLike | None) -> None:
-        if self._written:
+        """Saves the labels, for the evaluation of models, where reading them takes long."""
+        written, self._written = self._written, ()
+        if written and not prepared.skips_images(self.info.file_format.value, self.data_path):
             from imagenet_family.evaluation import label_sources
 
-            label_sources.save_built(self, self._written, download_dir)
-            self._written = ()
+            label_sources.save_built(self, written, download_dir)
 
     def _discard_half(self) -> None:
         """Removes a dataset that appeared in part: object stores copy when TFDS renames."""

@@ -19,6 +19,7 @@ from etils import epath
 from imagenet_family import readers
 from imagenet_family.errors import BuildError, MissingFileError
 from imagenet_family.examples import FILE_NAME, key_of
+from imagenet_family.remote import is_local
 from imagenet_family.sharding import shard_boundaries
 
 if TYPE_CHECKING:
@@ -179,6 +180,11 @@ def prepared_splits(builder: tfds.core.DatasetBuilder) -> dict[str, PreparedSpli
         )
         for name, info in builder.info.splits.items()
     }
+
+
+def skips_images(file_format: str, path: epath.PathLike) -> bool:
+    """Tells whether records of a file can be read without reading the images in them."""
+    return file_format == "tfrecord" and is_local(path)
 
 
 def _type(feature: tfds.features.FeatureConnector) -> type:

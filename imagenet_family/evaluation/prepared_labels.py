@@ -27,8 +27,7 @@ from imagenet_family import progress, readers
 from imagenet_family.errors import BuildError
 from imagenet_family.evaluation import example_columns, saved_labels
 from imagenet_family.examples import IMAGE, Column, Ragged
-from imagenet_family.prepared import PreparedSplit
-from imagenet_family.remote import is_local
+from imagenet_family.prepared import PreparedSplit, skips_images
 
 _HEADER = 12
 _FOOTER = 4
@@ -85,17 +84,14 @@ def read_labels(
 def save_labels(plan: PreparedSplit, columns: Mapping[str, Column], folder: epath.PathLike) -> None:
     """Saves the labels of a split that has just been written, so that it is not read for them.
 
-    Those of local TFRecord files are not: they are quickly read past the images.
-
     Args:
         plan: The split.
         columns: Its features but the image, by name, in its order.
         folder: Where they are saved; see `read_labels`.
     """
-    if not _is_mapped(plan):
-        columns = {name: _trimmed(column) for name, column in columns.items()}
-        folder = os.fspath(epath.Path(folder).expanduser())
-        saved_labels.save(folder, plan, saved_labels.identity(plan), columns)
+    columns = {name: _trimmed(column) for name, column in columns.items()}
+    folder = os.fspath(epath.Path(folder).expanduser())
+    saved_labels.save(folder, plan, saved_labels.identity(plan), columns)
 
 
 def _trimmed(column: Column) -> Column:
@@ -104,13 +100,8 @@ def _trimmed(column: Column) -> Column:
     return np.array(column.tolist()) if is_text else column
 
 
-def _is_mapped(plan: PreparedSplit) -> bool:
-    return plan.file_format == "tfrecord" and all(map(is_local, plan.paths))
-
-
 def _read(plan: PreparedSplit, show_progress: bool) -> dict[str, Column]:
     kinds = {name: kind for name, kind in plan.features.items() if name != IMAGE}
-    mapped = _is_mapped(plan)
     together = _BYTES_TOGETHER * plan.num_examples // max(1, plan.num_bytes)
     together = min(max(together, 1), _RECORDS_TOGETHER)
     parts: list[dict[str, Column]] = []
@@ -125,7 +116,7 @@ def _read(plan: PreparedSplit, show_progress: bool) -> dict[str, Column]:
             found = 0
             for part in (
                 _parse_mapped(path, kinds, length)
-                if mapped
+                if skips_images(plan.file_format, path)
                 else _parse_whole(path, plan.file_format, kinds, together)
             ):
                 parts.append(part)
