@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,9 +21,12 @@ from imagenet_family import (
     published,
     remote,
     runners,
+    saved_labels,
     staging,
     tfds_compat,
 )
+from imagenet_family.archives import storage
+from imagenet_family.build_plan import BuildPlan
 from imagenet_family.errors import ImagenetFamilyError
 from imagenet_family.examples import Examples, LazyExamples
 from imagenet_family.files import flush, write_error
@@ -32,43 +34,6 @@ from imagenet_family.lazy import LazyMapping
 from imagenet_family.sharding import SplitPlan, plan_split
 
 _CACHE_FOLDER = "imagenet_family"
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildPlan:
-    """What a build will do.
-
-    Attributes:
-        dataset: Where the dataset will be.
-        splits: The plan of each split.
-        file_format: A value of `tfds.core.FileFormat`.
-        folder: Where shards wait until all are written; perhaps with some from a stopped build.
-        workers: Number of processes.
-        estimate: What it takes.
-    """
-
-    dataset: epath.Path
-    splits: Sequence[SplitPlan]
-    file_format: str
-    folder: epath.Path
-    workers: int
-    estimate: preflight.Estimate
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.dataset}: split {plan.split}: {plan.num_examples:,} examples, "
-            f"{plan.num_shards} shards, {plan.num_bytes:,} bytes"
-            for plan in self.splits
-        ]
-        estimate = self.estimate
-        parts = [f"{estimate.needed:,} bytes of {self.file_format} to write"]
-        if estimate.written:
-            parts.append(f"{estimate.written:,} of them are there already")
-        if estimate.free is not None:
-            parts.append(f"{estimate.free:,} bytes free")
-        if estimate.seconds is not None:
-            parts.append(f"about {_duration(estimate.seconds)} with {self.workers} workers")
-        return "\n".join([*lines, f"{self.dataset}: {', '.join(parts)}"])
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -159,10 +124,15 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _save_labels(self, download_dir: epath.PathLike | None) -> None:
         """Saves the labels, for the evaluation of models, where reading them takes long."""
         written, self._written = self._written, ()
-        if written and not prepared.skips_images(self.info.file_format.value, self.data_path):
-            from imagenet_family.evaluation import label_sources
-
-            label_sources.save_built(self, written, download_dir)
+        if not written or prepared.skips_images(self.info.file_format.value, self.data_path):
+            return
+        splits = prepared.prepared_splits(self)
+        folder = storage.absolute(self.index_dir(download_dir))
+        for plan in written:
+            if plan.split in published.MEASURED_SPLITS[self.name]:
+                columns = plan.examples.take(plan.order).columns
+                split = splits[plan.split]
+                saved_labels.save(folder, split, saved_labels.identity(split), columns)
 
     def _discard_half(self) -> None:
         """Removes a dataset that appeared in part: object stores copy when TFDS renames."""
@@ -372,12 +342,6 @@ def _opened(split: Any) -> Any:
 
 def _log_plan(plan: BuildPlan) -> None:
     logging.info("%s", plan)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _uses_beam(download_config: tfds.download.DownloadConfig) -> bool:

@@ -1,4 +1,4 @@
-"""How many examples and classes the published datasets have, to tell a whole archive from a part.
+"""What the published datasets hold: their splits, and how many examples are in each.
 
 Sources: the papers of the datasets and the catalogue of TensorFlow Datasets
 (https://www.tensorflow.org/datasets/catalog/overview).
@@ -43,6 +43,15 @@ SPLITS: Mapping[str, Mapping[str, int]] = {
     },
 }
 _LABEL = "label"
+
+# What models are measured on: the other splits are for training, or have no labels.
+MEASURED_SPLITS: Mapping[str, tuple[str, ...]] = {
+    "imagenet2012": ("validation",),
+    "imagenet2012_multilabel": ("validation", "imagenet_m"),
+    "imagenet2012_real": ("validation",),
+    "imagenet2012_subset": ("validation",),
+    "imagenet_v2": ("test",),
+}
 
 
 def differences(dataset: str, splits: Mapping[str, Examples]) -> list[str]:

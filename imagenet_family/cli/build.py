@@ -25,7 +25,8 @@ from imagenet_family.errors import BuildError, UsageError
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from imagenet_family.builder import ArchiveBuilder, BuildPlan
+    from imagenet_family.build_plan import BuildPlan
+    from imagenet_family.builder import ArchiveBuilder
     from imagenet_family.runners import WorkerPool
 
 

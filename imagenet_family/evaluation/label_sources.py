@@ -14,25 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from imagenet_family import DATASETS, labels
+from imagenet_family import DATASETS, labels, published
 from imagenet_family.errors import MissingFileError, UsageError
 from imagenet_family.evaluation.label_columns import Labels, LabelSets
 
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
     from imagenet_family.examples import Column, Examples
-    from imagenet_family.sharding import SplitPlan
     from imagenet_family.sources import DataSource
 
 IMAGENET_M = "imagenet_m"
-# What models are measured on: the other splits are for training, or have no labels.
-MEASURED_SPLITS: Mapping[str, tuple[str, ...]] = {
-    "imagenet2012": ("validation",),
-    "imagenet2012_multilabel": ("validation", IMAGENET_M),
-    "imagenet2012_real": ("validation",),
-    "imagenet2012_subset": ("validation",),
-    "imagenet_v2": ("test",),
-}
 # Their validation split is ImageNet's own, which needs none of their other files.
 _PLAIN_VALIDATION = ("imagenet2012", "imagenet2012_subset")
 _NAME = re.compile(r"(?P<name>\w+)(?P<config>/[\w.-]+)?(?P<version>:[\d.*]+)?")
@@ -171,7 +162,7 @@ def _read(
         yield _read_validation(dataset, builder, manual_dir, download_dir, progress)
     else:
         opened = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
-        for split in MEASURED_SPLITS[builder.name]:
+        for split in published.MEASURED_SPLITS[builder.name]:
             yield _from_examples(dataset, split, opened[split])
 
 
@@ -185,7 +176,7 @@ def _read_prepared(
     from imagenet_family.evaluation import prepared_labels
 
     plans = prepared.prepared_splits(builder)
-    for split in MEASURED_SPLITS[builder.name]:
+    for split in published.MEASURED_SPLITS[builder.name]:
         if split not in plans:
             raise MissingFileError(
                 f"{builder.data_path} has no split {split!r}, only {', '.join(plans)}. Build the "
@@ -197,27 +188,6 @@ def _read_prepared(
         yield LabelledSplit(
             dataset, split, _labels(found.columns), str(builder.data_path), found.image
         )
-
-
-def save_built(
-    builder: ArchiveBuilder, plans: Iterable[SplitPlan], download_dir: epath.PathLike | None
-) -> None:
-    """Saves the labels of a dataset that has just been built, where `read_splits` will look.
-
-    Args:
-        builder: Its builder.
-        plans: How each split was written.
-        download_dir: Where downloads and indexes are kept; `<data_dir>/downloads` if None.
-    """
-    from imagenet_family import prepared
-    from imagenet_family.evaluation import prepared_labels
-
-    splits = prepared.prepared_splits(builder)
-    for plan in plans:
-        if plan.split in MEASURED_SPLITS[builder.name]:
-            columns = plan.examples.take(plan.order).columns
-            folder = builder.index_dir(download_dir)
-            prepared_labels.save_labels(splits[plan.split], columns, folder)
 
 
 def _read_validation(

@@ -16,16 +16,16 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from etils import epath
 from tqdm.auto import tqdm
 
-from imagenet_family import progress, readers
+from imagenet_family import progress, readers, saved_labels
 from imagenet_family.errors import BuildError
-from imagenet_family.evaluation import example_columns, saved_labels
+from imagenet_family.evaluation import example_columns
 from imagenet_family.examples import IMAGE, Column, Ragged
 from imagenet_family.prepared import PreparedSplit, skips_images
 
@@ -79,25 +79,6 @@ def read_labels(
     else:
         image = None
     return PreparedLabels(columns, image)
-
-
-def save_labels(plan: PreparedSplit, columns: Mapping[str, Column], folder: epath.PathLike) -> None:
-    """Saves the labels of a split that has just been written, so that it is not read for them.
-
-    Args:
-        plan: The split.
-        columns: Its features but the image, by name, in its order.
-        folder: Where they are saved; see `read_labels`.
-    """
-    columns = {name: _trimmed(column) for name, column in columns.items()}
-    folder = os.fspath(epath.Path(folder).expanduser())
-    saved_labels.save(folder, plan, saved_labels.identity(plan), columns)
-
-
-def _trimmed(column: Column) -> Column:
-    """Gives text as wide as its longest, as it is when it is read."""
-    is_text = isinstance(column, np.ndarray) and column.dtype.kind == "S"
-    return np.array(column.tolist()) if is_text else column
 
 
 def _read(plan: PreparedSplit, show_progress: bool) -> dict[str, Column]:

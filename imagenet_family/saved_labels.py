@@ -93,7 +93,8 @@ def save(folder: str, plan: PreparedSplit, identity: str, columns: Mapping[str, 
         if isinstance(column, Ragged):
             arrays[f"{name}/values"], arrays[f"{name}/ends"] = column.values, column.ends
         else:
-            arrays[f"{name}/rows"] = column
+            is_text = column.dtype.kind == "S"  # then as wide as its longest
+            arrays[f"{name}/rows"] = np.array(column.tolist()) if is_text else column
     out = io.BytesIO()
     np.savez(out, **arrays)
     path = _path(folder, plan)
