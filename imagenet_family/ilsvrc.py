@@ -168,6 +168,7 @@ def find_archives(
         missing = ", ".join(str(folder / name) for name in archives if name not in found)
         raise MissingFileError(
             f"Not found: {missing}. {instructions(*archives, some=at_least is not None)} "
-            "(--manual_dir, or DownloadConfig(manual_dir=…), says which folder that is.)"
+            "(--manual_dir says which folder that is, in Python manual_dir=…, and to TFDS "
+            "DownloadConfig(manual_dir=…).)"
         )
     return found
