@@ -54,7 +54,7 @@ def test_without_a_config_all_are_built(tmp_path):
     assert result.returncode == 0, result.stderr
     for config in ("matched-frequency", "threshold-0.7", "topimages"):
         assert f"imagenet_v2/{config}/3.0.0 test: 10 examples" in result.stdout
-    assert len(list(tmp_path.rglob("*.array_record*"))) == 3
+    assert len(list(tmp_path.glob("imagenet_v2/**/*.array_record*"))) == 3
 
 
 @pytest.mark.parametrize(
