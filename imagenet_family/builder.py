@@ -27,7 +27,7 @@ from imagenet_family import (
 )
 from imagenet_family.archives import storage
 from imagenet_family.build_plan import BuildPlan
-from imagenet_family.errors import ImagenetFamilyError
+from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.examples import Examples, LazyExamples
 from imagenet_family.files import flush, write_error
 from imagenet_family.lazy import LazyMapping
@@ -101,8 +101,14 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ImagenetFamilyError: Input or machine do not allow it.
         """
         overwrite = download_config and download_config.download_mode.overwrite_dataset
+        self._written = ()
         self._discard_half()
         if self.data_path.exists() and not overwrite:  # perhaps in a folder that is read-only
+            if not self.is_prepared():
+                raise BuildError(
+                    f"{self.data_path} exists but holds no prepared dataset. Delete it, or let it "
+                    "be overwritten (--overwrite, or REUSE_CACHE_IF_EXISTS as download_mode)."
+                )
             staging.clear_finished(self.data_path)
             super().download_and_prepare(download_config=download_config, **kwargs)
             return
@@ -123,12 +129,11 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _save_labels(self, download_dir: epath.PathLike | None) -> None:
         """Saves the labels, for the evaluation of models, where reading them takes long."""
-        written, self._written = self._written, ()
-        if not written or prepared.skips_images(self.info.file_format.value, self.data_path):
+        if not self._written or prepared.skips_images(self.info.file_format.value, self.data_path):
             return
         splits = prepared.prepared_splits(self)
         folder = storage.absolute(self.index_dir(download_dir))
-        for plan in written:
+        for plan in self._written:
             if plan.split in published.MEASURED_SPLITS[self.name]:
                 columns = plan.examples.take(plan.order).columns
                 split = splits[plan.split]
@@ -235,7 +240,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         download_dir: epath.PathLike | None = None,
         download_config: tfds.download.DownloadConfig | None = None,
     ) -> BuildPlan:
-        """Tells what a build would do; nothing is written but the indexes of the archives.
+        """Tells what a build would do, without writing the dataset.
+
+        What it must know for that is made or fetched as for a build: the indexes of the archives,
+        files that are downloaded, and what gzip archives hold.
 
         Args:
             download_dir: As for `download_and_prepare`.
@@ -248,10 +256,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         with _system_errors(self.data_path):
             found = self._split_generators(self._make_download_manager(download_dir, config))
             splits = {name: _opened(split) for name, split in found.items()}
-        plans = self._plan(splits, config)
-        file_format = self.info.file_format.value
-        stage = staging.Staging(self.data_path, engine.identity(plans, file_format))
-        return self._build_plan(plans, stage, file_format, config)
+            plans = self._plan(splits, config)
+            file_format = self.info.file_format.value
+            stage = staging.Staging(self.data_path, engine.identity(plans, file_format))
+            return self._build_plan(plans, stage, file_format, config)
 
     def _build_plan(
         self,

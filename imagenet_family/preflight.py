@@ -6,6 +6,7 @@ ImageNet's train split).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -104,7 +105,11 @@ def file_bytes(plan: Plan, file_format: str) -> int:
 
 def bytes_in(folder: epath.Path) -> int:
     """Gives the bytes of a folder's files; 0 if there is none."""
-    return sum(path.stat().length for path in folder.iterdir()) if folder.exists() else 0
+    total = 0
+    for path in folder.iterdir() if folder.exists() else ():
+        with contextlib.suppress(FileNotFoundError):  # a running build has renamed it
+            total += path.stat().length
+    return total
 
 
 def check(folder: epath.Path, needed: int, workers: int) -> None:

@@ -94,23 +94,35 @@ def finishing(folder: epath.Path, *, flush: bool) -> Iterator[None]:
         folder: Where it will be. On object stores, see `remote.incomplete_dir`.
         flush: Whether all of it is on the disk before it gets its name.
     """
+    _replace_incomplete_dir()
+    _finishing[os.fspath(folder)] = flush
+    try:
+        yield
+    finally:
+        del _finishing[os.fspath(folder)]
+
+
+_finishing: dict[str, bool] = {}  # by folder, whether it is flushed
+
+
+@functools.cache  # for good: builds in several threads could not each put TFDS's own back
+def _replace_incomplete_dir() -> None:
+    """Makes TFDS write our datasets, and only these, as `finishing` says."""
     from tensorflow_datasets.core import utils
 
     original = utils.incomplete_dir
 
     @functools.wraps(original)
     @contextlib.contextmanager
-    def local(*args: Any, **kwargs: Any) -> Iterator[str]:
-        with original(*args, **kwargs) as temporary:
+    def incomplete_dir(dirname: epath.PathLike, *args: Any, **kwargs: Any) -> Iterator[str]:
+        flush = _finishing.get(os.fspath(dirname))
+        ours = flush is not None and not is_local(dirname)
+        with (remote.incomplete_dir if ours else original)(dirname, *args, **kwargs) as temporary:
             yield temporary
-            if flush:
+            if flush and not ours:
                 flush_folder(temporary)
 
-    utils.incomplete_dir = local if is_local(folder) else remote.incomplete_dir
-    try:
-        yield
-    finally:
-        utils.incomplete_dir = original
+    utils.incomplete_dir = incomplete_dir
 
 
 def shard_namer(builder: Any) -> Callable[[str, int, int], str]:

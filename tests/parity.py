@@ -48,7 +48,7 @@ def build_stock(name, archives: Path, data_dir: Path, *, config=None, file_forma
         data_dir=data_dir / "stock", config=config, file_format=file_format
     )
     with local_downloads(archives, data_dir / "extracted"):
-        _prepare(builder, archives, **options)
+        prepare(builder, archives, **options)
     return builder
 
 
@@ -64,19 +64,21 @@ def build_ours(
     **options,
 ):
     """Builds a dataset with our builder."""
-    builder = importlib.import_module(imagenet_family.DATASETS[name]).Builder(
-        data_dir=data_dir / "ours",
-        config=config,
-        version=version,
-        file_format=file_format,
-        workers=workers,
-        verify_checksums=False,
+    builder = ours(
+        name, data_dir, config=config, version=version, file_format=file_format, workers=workers
     )
-    _prepare(builder, archives, **options)
+    prepare(builder, archives, **options)
     return builder
 
 
-def _prepare(builder, archives, **options):
+def ours(name, data_dir: Path, *, workers=1, **options):
+    """Makes our builder of a dataset."""
+    return importlib.import_module(imagenet_family.DATASETS[name]).Builder(
+        data_dir=data_dir / "ours", workers=workers, verify_checksums=False, **options
+    )
+
+
+def prepare(builder, archives, **options):
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(
             manual_dir=archives, try_download_gcs=False, **options

@@ -1,18 +1,21 @@
 """Labels of prepared datasets: read past the images, and saved for the next time."""
 
 import contextlib
+import errno
 import io
+import os
 import pickle
 
 import evaluation_lib
 import numpy as np
 import parity
 import pytest
+import tensorflow_datasets as tfds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
-from imagenet_family import evaluation, tf_example
+from imagenet_family import evaluation, saved_labels, staging, tf_example
 from imagenet_family.errors import BuildError
 from imagenet_family.evaluation import example_columns, prepared_labels
 
@@ -152,6 +155,33 @@ def test_a_build_saves_the_labels_that_its_records_would_give(
         path.unlink()
     evaluation.read_splits(name, data_dir=tmp_path / "ours")
     assert {path: path.read_bytes() for path in saved.glob("*.labels.npz")} == built
+
+
+def test_a_build_saves_no_labels_of_a_dataset_that_another_one_built(models, tmp_path, monkeypatch):
+    def full(self, folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    builder = parity.ours("imagenet2012_real", tmp_path, file_format="array_record")
+    with monkeypatch.context() as patch:
+        patch.setattr(tfds.core.DatasetInfo, "write_to_directory", full)
+        with pytest.raises(BuildError, match="No space"):
+            parity.prepare(builder, models.archives)
+    other = parity.ours("imagenet2012_real", tmp_path, file_format="array_record")
+    lock = staging.build_lock
+
+    @contextlib.contextmanager
+    def late(path):
+        with monkeypatch.context() as patch:
+            patch.setattr(staging, "build_lock", lock)
+            parity.prepare(other, models.archives)
+        with lock(path):
+            yield
+
+    monkeypatch.setattr(staging, "build_lock", late)
+    saves = []
+    monkeypatch.setattr(saved_labels, "save", lambda *_: saves.append(1))
+    parity.prepare(builder, models.archives)
+    assert len(saves) == 1  # that of the other one
 
 
 def test_labels_of_files_that_have_changed_are_read_again(prepared):

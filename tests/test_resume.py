@@ -262,6 +262,48 @@ def test_killed_worker_is_told(tmp_path):
     assert totals["killed"] == 3
 
 
+@pytest.mark.parametrize("options", [(), ("--fail_if_exists",)])
+def test_a_folder_without_a_dataset_is_none(archives, tmp_path, capsys, options):
+    from imagenet_family import cli
+
+    folder = tmp_path / "data" / "imagenet2012" / "5.1.0"
+    folder.mkdir(parents=True)
+    arguments = command(archives, tmp_path / "data", *options)[3:]
+    assert cli.main(arguments) == 1
+    assert f"{folder} exists but holds no prepared dataset" in capsys.readouterr().err
+    assert cli.main([*arguments, "--overwrite"]) == 0
+    assert (folder / "dataset_info.json").exists()
+
+
+def test_two_builders_finish_at_once_each_in_its_way(tmp_path):
+    from tensorflow_datasets.core import utils
+
+    from imagenet_family import tfds_compat
+
+    first, second = (staging.epath.Path(tmp_path / name) for name in ("first", "second"))
+    begun = tfds_compat.finishing(first, flush=False)
+    with tfds_compat.finishing(second, flush=True):
+        begun.__enter__()
+        replaced = utils.incomplete_dir
+    with utils.incomplete_dir(dirname=os.fspath(first)) as temporary:
+        Path(temporary, "file").touch()
+    begun.__exit__(None, None, None)
+    assert utils.incomplete_dir is replaced
+    with utils.incomplete_dir(dirname=os.fspath(second)) as temporary:
+        assert Path(temporary).parent == tmp_path
+    assert (first / "file").exists() and second.exists()
+
+
+def test_files_that_are_renamed_meanwhile_are_not_counted(tmp_path, monkeypatch):
+    from imagenet_family import preflight
+
+    folder = staging.epath.Path(tmp_path)
+    (folder / "whole").write_bytes(b"12345")
+    gone = folder / "gone"
+    monkeypatch.setattr(type(folder), "iterdir", lambda self: iter([gone, folder / "whole"]))
+    assert preflight.bytes_in(folder) == 5
+
+
 def test_dry_run_prints_the_plan_and_builds_nothing(archives, tmp_path, capsys):
     from imagenet_family import cli
 

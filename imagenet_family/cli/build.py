@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry_run",
         action="store_true",
-        help="only print what would be built; the indexes of the archives are kept",
+        help="only print what would be built; downloads and indexes of archives are kept",
     )
 
 
