@@ -47,6 +47,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def __init__(
         self,
         *,
+        data_dir: epath.PathLike | None = None,
         workers: int | None = None,
         verify_checksums: bool | None = None,
         flush: bool = False,
@@ -56,6 +57,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Makes a builder.
 
         Args:
+            data_dir: Where datasets are prepared; TFDS's default if None.
             workers: Number of processes that write shards; None for $IMAGENET_FAMILY_WORKERS,
                 or one for each core.
             verify_checksums: Whether the sha256 of downloaded files is checked, also of those put
@@ -64,10 +66,12 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 Without it, a loss of power in the seconds after a build can damage the dataset.
             pool: Processes that write the shards of several builders, instead of some for each
                 build; the caller closes them.
-            **kwargs: `data_dir`, `config`, `version`, `file_format`; see `tfds.builder`.
+            **kwargs: `config`, `version`, `file_format`; see `tfds.builder`.
         """
-        with remote.explained(kwargs.get("data_dir") or ""):
-            super().__init__(**kwargs)
+        with remote.explained(data_dir or ""):
+            # Or TFDS would make a folder of the name `~`.
+            data_dir = data_dir and epath.Path(data_dir).expanduser()
+            super().__init__(data_dir=data_dir, **kwargs)
         self.workers = workers if pool is None else pool.workers
         self._pool = pool
         self.verify_checksums = verify_checksums

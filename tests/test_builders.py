@@ -120,3 +120,9 @@ def test_versions(name, default, buildable, tmp_path):
     builder = tfds.builder(name, data_dir=tmp_path)
     assert str(builder.version) == default
     assert {str(builder.canonical_version), str(max(builder.versions))} == buildable
+
+
+def test_a_tilde_in_data_dir_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    builder = tfds.builder("imagenet2012", data_dir="~/data")
+    assert builder.data_path == tmp_path / "data" / "imagenet2012" / "5.1.0"
