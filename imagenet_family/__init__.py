@@ -37,10 +37,18 @@ _FUNCTIONS = types.MappingProxyType(
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version(__name__)
     # Imported when they are used: some need TFDS, and one TensorFlow.
     if name not in _FUNCTIONS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_FUNCTIONS, "__version__"])
 
 
 registration.register(DATASETS)

@@ -1,10 +1,13 @@
 """Which builder TFDS gives for a name, in fresh interpreters."""
 
+import importlib.metadata
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+import imagenet_family
 
 OURS = "imagenet_family.imagenet_v2.imagenet_v2_dataset_builder"
 STOCK = "tensorflow_datasets.datasets"
@@ -74,3 +77,10 @@ def test_importing_the_package_imports_nothing_heavy():
         """
     )
     assert printed == ["-", "-"]
+
+
+def test_the_package_tells_its_version_and_what_it_holds():
+    assert imagenet_family.__version__ == importlib.metadata.version("imagenet-family")
+    listed = dir(imagenet_family)
+    assert {"DATASETS", "data_source", "as_dataset", "export_webdataset"} <= set(listed)
+    assert all(hasattr(imagenet_family, name) for name in listed)
