@@ -50,7 +50,7 @@ def plain_tar(source: str, cache_dir: str | None, progress: bool) -> str:
         version = hashlib.sha256(identity).hexdigest()[:8]
         target = storage.join(cache_dir, saved.cache_name(source, f"-{version}.tar"))
         lock = storage.join(cache_dir, saved.cache_name(source, ".lock"))
-        with storage.exclusive(lock) as alone:
+        with storage.exclusive(lock, f"decompressing {source}") as alone:
             if not storage.exists(target):
                 if alone:
                     _remove_older(Path(cache_dir), saved.cache_name(source, "-"))
