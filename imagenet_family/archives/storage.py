@@ -242,6 +242,14 @@ def remove(path: str) -> None:
         Path(path).unlink(missing_ok=True)
 
 
+def remove_all(folder: str, prefix: str, suffix: str = "") -> None:
+    """Removes the files of a local folder, if there is one, whose names begin and end so."""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in Path(folder).iterdir():
+            if entry.name.startswith(prefix) and entry.name.endswith(suffix):
+                entry.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def exclusive(path: str, busy: str) -> Iterator[bool]:
     """Waits until no other process has this lock file; gives whether that could be made sure.
