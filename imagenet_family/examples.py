@@ -22,7 +22,7 @@ IMAGE = "image"
 FILE_NAME = "file_name"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Ragged:
     """A column of integer lists, one list a row.
 
@@ -60,7 +60,7 @@ class Ragged:
 Column = np.ndarray | Ragged
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Examples(Sequence[tuple[str, dict[str, Any]]]):
     """One split as a picklable sequence of `(key, example)`, read from an archive on demand.
 
@@ -174,10 +174,6 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
             checks=self.checks[rows],
             columns=columns,
         )
-
-    def keys(self) -> list[bytes]:
-        """Gives the key of each example, by which the split is shuffled."""
-        return [key_of(name) for name in self.columns[FILE_NAME].tolist()]
 
     def record_sizes(self) -> np.ndarray:
         """Gives each record's size in bytes, int64 (n,), as if no image needed conversion."""

@@ -10,16 +10,21 @@ from pathlib import Path
 
 from absl import logging
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 # What network file systems say that are mounted without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def file_lock(path: str | os.PathLike, busy: str) -> Iterator[None]:
+def file_lock(path: str | os.PathLike, busy: str) -> Iterator[bool]:
     """Holds a lock file; another process that holds it is waited for.
 
     The lock ends with the process, however that dies. On a file system without locks there is
-    none.
+    none: gives whether it is held.
 
     Args:
         path: The lock file, which stays.
@@ -28,23 +33,33 @@ def file_lock(path: str | os.PathLike, busy: str) -> Iterator[None]:
     Raises:
         OSError: The lock file cannot be made.
     """
-    import filelock  # slow to import, and seldom needed
-
-    lock = filelock.FileLock(os.fspath(path))
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        held = _lock(file.fileno(), path, busy)
         try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
+            yield held
+        finally:
+            if held:  # closing is not enough where a forked child has the file open, too
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _lock(descriptor: int, path: str | os.PathLike, busy: str) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             logging.warning("Another process is %s; waiting for it.", busy)
-            lock.acquire()
-    except NotImplementedError:
-        pass
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        logging.warning("%s cannot be locked (%s). Do not run another build beside.", path, error)
-    try:
-        yield
-    finally:
-        lock.release()  # does nothing if it is not held
+        logging.warning(
+            "%s cannot be locked (%s). Run no other process beside this one that is %s.",
+            path,
+            error,
+            busy,
+        )
+        return False
+    return True

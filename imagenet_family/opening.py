@@ -74,7 +74,9 @@ def data_source(
     @functools.cache
     def table(split_name: str) -> Table:
         examples = splits[split_name]
-        return Table(examples, hash_order(split_name, examples), builder.index_dir(download_dir))
+        order = hash_order(split_name, examples)
+        name = f"{_full_name(builder)}/{split_name}"
+        return Table(examples, order, builder.index_dir(download_dir), name)
 
     def source(instruction: Any) -> DataSource:
         parts = [

@@ -47,7 +47,7 @@ class Plan(Protocol):
         """Gives the same plan cut into another number of shards."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SplitPlan:
     """Where every example of a split goes.
 
@@ -80,12 +80,6 @@ class SplitPlan:
     def shard_lengths(self) -> list[int]:
         """Number of examples in each shard."""
         return np.diff(self.boundaries).tolist()
-
-    @property
-    def shard_sizes(self) -> list[int]:
-        """Bytes of the records in each shard, without the file format's own overhead."""
-        sizes = np.concatenate([[0], np.cumsum(self.record_sizes[self.order])])
-        return np.diff(sizes[self.boundaries]).tolist()
 
     @property
     def num_bytes(self) -> int:

@@ -32,6 +32,7 @@ from imagenet_family.remote import is_local
 from imagenet_family.writers import write_shard
 
 _RESULT_SUFFIX = ".json"
+_PREFIX = "partial."
 _TARGET_PREFIX = "target."
 # Seconds between the announcement of a build and the temporary folder that TFDS makes.
 _FOLDER_IS_MADE_WITHIN = 60
@@ -110,7 +111,7 @@ class Staging:
             self.path.mkdir(parents=True, exist_ok=True)
             for path in remote.listing(self.path):
                 if path.name.startswith(_TARGET_PREFIX) and path.name != _marker(target):
-                    self._recover(path)
+                    _take_back_to(path)
                     _remove_target(path)
                 elif path.name.endswith(TEMPORARY_SUFFIX):
                     path.unlink(missing_ok=True)
@@ -123,7 +124,8 @@ class Staging:
         """Puts finished shards into the folder that becomes the dataset.
 
         They are linked, not moved, so that a build that is killed before the dataset appears
-        still finds them here.
+        still finds them here. Where there are no hard links they are moved, and `take_back` has
+        to be called before the folder is removed.
 
         Raises:
             BuildError: The folder cannot be written to.
@@ -137,15 +139,28 @@ class Staging:
         except OSError as error:
             raise write_error(target, error) from error
 
-    def _recover(self, marker: epath.Path) -> None:
-        """Takes back shards that a killed build had to move, for want of hard links."""
-        target = _target_of(marker)
-        if not target.exists():
-            return
-        for path in target.iterdir():
-            noted = _note(self.path / path.name).exists()
-            if noted and not (self.path / path.name).exists():
-                path.rename(self.path / path.name)
+
+def take_back(target: epath.PathLike) -> None:
+    """Moves shards back into their staging folder, from where a failed build had to move them.
+
+    Args:
+        target: The temporary folder of a build that fails, before it is removed.
+    """
+    target = epath.Path(target)
+    try:
+        for folder in remote.listing(target.parent):
+            marker = folder / _marker(target)
+            if folder.name.startswith(_PREFIX) and marker.exists():
+                _take_back_to(marker)
+    except OSError as error:  # the build's own error matters more
+        logging.warning("Finished shards in %s are lost: %s", target, error)
+
+
+def _take_back_to(marker: epath.Path) -> None:
+    target, stage = _target_of(marker), marker.parent
+    for path in remote.listing(target):
+        if _note(stage / path.name).exists() and not (stage / path.name).exists():
+            path.rename(stage / path.name)
 
 
 def announce(dataset: epath.Path) -> None:
@@ -250,7 +265,7 @@ def build_lock(dataset: epath.Path) -> Iterator[None]:
 
 
 def _prefix(dataset: epath.Path) -> str:
-    return f"partial.{dataset.name}."
+    return f"{_PREFIX}{dataset.name}."
 
 
 def _announcement(dataset: epath.Path) -> epath.Path:

@@ -2,9 +2,9 @@
 
     length of the description (8) | description (JSON) | arrays, each from a multiple of 64
 
-The file is named after the digest of its content, and whoever loads it knows that digest, so that
+The file's name ends in the digest of its content, and whoever loads it knows that digest, so that
 it cannot be another split's, or an older or damaged one. It is mapped into memory: many workers on
-one machine hold it once.
+one machine hold it once. When the archive or the labels have changed, the next one replaces it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from imagenet_family.archives import Fingerprint, storage
+from imagenet_family.archives import Fingerprint, saved, storage
 from imagenet_family.errors import ArchiveError, MissingFileError
 from imagenet_family.examples import Examples, Ragged
 
 _ALIGNMENT = 64
+_SUFFIX = ".split"
 _DIGEST_BYTES = 16
 
 
@@ -40,7 +41,11 @@ class Table:
     """
 
     def __init__(
-        self, examples: Examples, order: np.ndarray, folder: epath.PathLike | None
+        self,
+        examples: Examples,
+        order: np.ndarray,
+        folder: epath.PathLike | None = None,
+        name: str = "",
     ) -> None:
         """Makes a table.
 
@@ -48,20 +53,22 @@ class Table:
             examples: The split in archive order.
             order: int64 (n,), rows of `examples` in TFDS's order.
             folder: Where to save it when it is pickled; None to pickle it whole.
+            name: Dataset and split; what is saved replaces what was of this name and archive.
         """
         self.examples = examples
         self.order = order
         self.reader = examples.open()
         self.encoder = examples.encoder()
         self._folder = None if folder is None else storage.absolute(epath.Path(folder).expanduser())
+        self._name = name
         self._saved: tuple[str, str] | None = None
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         # What is in an object store cannot be mapped into memory.
         if self._saved is None and self._folder is not None and not storage.is_remote(self._folder):
-            self._saved = _save(self.examples, self.order, self._folder)
+            self._saved = _save(self.examples, self.order, self._folder, self._name)
         if self._saved is None:
-            return Table, (self.examples, self.order, None)
+            return Table, (self.examples, self.order)
         return load, self._saved
 
 
@@ -106,20 +113,22 @@ def load(path: str, digest: str) -> Table:
         checks=arrays.pop("checks"),
         columns={name: _column(name, arrays) for name in description["columns"]},
     )
-    table = Table(examples, order, None)
+    table = Table(examples, order)
     table._saved = path, digest
     return table
 
 
-def _save(examples: Examples, order: np.ndarray, folder: str) -> tuple[str, str] | None:
+def _save(examples: Examples, order: np.ndarray, folder: str, name: str) -> tuple[str, str] | None:
     """Saves a table, unless it is there; gives its path and digest, None if it cannot be saved."""
     pieces = list(_pieces(examples, order))
     digest = _digest(pieces)
-    path = storage.join(folder, f"{digest}.split")
+    prefix = saved.cache_name(f"{examples.source}:{name}", "-")
+    path = storage.join(folder, f"{prefix}{digest}{_SUFFIX}")
     try:
         load(path, digest)
     except (MissingFileError, ArchiveError):
         try:
+            storage.remove_all(folder, prefix, _SUFFIX)
             storage.write_whole(path, pieces)
         except OSError as error:
             logging.warning(

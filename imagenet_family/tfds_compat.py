@@ -125,6 +125,34 @@ def _replace_incomplete_dir() -> None:
     utils.incomplete_dir = incomplete_dir
 
 
+@contextlib.contextmanager
+def before_removal(rescue: Callable[[str], None]) -> Iterator[None]:
+    """Has something done with TFDS's temporary folder before a build that fails removes it.
+
+    Args:
+        rescue: Is given the folder, while it is still whole.
+    """
+    from tensorflow_datasets.core import utils
+
+    original = utils.incomplete_dir
+
+    @functools.wraps(original)
+    @contextlib.contextmanager
+    def rescuing(*args: Any, **kwargs: Any) -> Iterator[str]:
+        with original(*args, **kwargs) as temporary:
+            try:
+                yield temporary
+            except BaseException:
+                rescue(temporary)
+                raise
+
+    utils.incomplete_dir = rescuing
+    try:
+        yield
+    finally:
+        utils.incomplete_dir = original
+
+
 def shard_namer(builder: Any) -> Callable[[str, int, int], str]:
     """Gives the function that names a dataset's shards: (split, index, number) -> file name."""
 

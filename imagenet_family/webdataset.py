@@ -6,7 +6,9 @@ i of the prepared TFDS dataset holds, in its order. The output folder appears wh
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,7 +54,7 @@ def export_webdataset(
         builder: Builder of one of this package's datasets, such as
             `tfds.builder('imagenet2012')`. Its `workers` write the shards, and its `flush` says
             whether to wait until all is on the disk.
-        output_dir: The folder to make. If it exists, it has to be empty.
+        output_dir: The folder to make. If it exists, it has to be empty, and no mount point.
         splits: The splits to write; all that there are if None.
         num_shards: Shards of each split; None for as many as the TFDS dataset has.
         shard_width: Digits of a shard's index; None for those of the largest one.
@@ -69,6 +71,8 @@ def export_webdataset(
         ImagenetFamilyError: Input or machine do not allow it; whole shards are kept.
     """
     output = absolute(output_dir)
+    if os.path.ismount(output) and not (output / INFO).exists():
+        raise _mount_point(output)
     name_shard = _shard_namer(builder, shard_width)
     with (
         remote.explained(output),
@@ -93,6 +97,7 @@ def export_webdataset(
         if _is_finished(output, plans, name_shard, num_shards):
             logging.info("%s holds this export already.", output)
             return output
+        _make_way(output)
         target = output.parent / f"{output.name}.incomplete.{secrets.token_hex(8)}"
         stage = staging.Staging(output, identity)
         stage.open(target)
@@ -199,6 +204,24 @@ def _is_finished(
     return True
 
 
+def _make_way(output: epath.Path) -> None:
+    """Removes the empty folder in whose place the output will be, if there is one."""
+    try:
+        if is_local(output) and output.exists():
+            output.rmdir()
+    except OSError as error:
+        if error.errno == errno.EBUSY:  # a folder of the same disk, mounted there
+            raise _mount_point(output) from error
+        raise write_error(output, error) from error
+
+
+def _mount_point(output: epath.Path) -> BuildError:
+    return BuildError(
+        f"{output} is a mount point, and the output folder appears by renaming, which these do not "
+        f"allow. Give a folder inside it, such as {output / 'export'}; nothing was written yet."
+    )
+
+
 def _fill(
     folder: epath.Path,
     stage: staging.Staging,
@@ -220,8 +243,6 @@ def _rename(target: epath.Path, output: epath.Path, *, flushing: bool) -> None:
     try:
         if flushing:
             flush_folder(target)
-        if output.exists():
-            output.rmdir()  # it is empty
         target.rename(output)
         if flushing:
             flush(output.parent)  # the name, too, is on the disk before the shards' first copy goes

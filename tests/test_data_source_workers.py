@@ -89,6 +89,19 @@ def test_a_saved_table_that_is_damaged_or_gone(tmp_path):
     assert_same(list(pickle.loads(pickled)), list(source))
 
 
+def test_a_saved_table_goes_when_its_archive_has_changed(tmp_path):
+    own = data_source_lib.Datasets(tmp_path)
+    split, saved = "validation", []
+    for name in ("imagenet2012", "imagenet2012_multilabel", "imagenet2012"):
+        source = own.open(name, split)
+        pickle.dumps(source)
+        saved.append(table_of(source))
+        archive = own.archives / "ILSVRC2012_img_val.tar"
+        os.utime(archive, ns=(0, archive.stat().st_mtime_ns + 1))
+    folder = own.downloads / "imagenet_family"
+    assert saved[0] != saved[2] and set(folder.glob("*.split")) == set(saved[1:])
+
+
 def test_a_source_whose_table_cannot_be_saved_is_pickled_whole(tmp_path):
     own = data_source_lib.Datasets(tmp_path)
     source = own.open("imagenet2012", "test", decoders=SKIP)

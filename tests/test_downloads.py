@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 from unittest import mock
 
-import filelock
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -20,7 +19,7 @@ from file_server import running_file_server
 from tensorflow_datasets.core.download import checksums, download_manager, resource
 from tensorflow_datasets.core.utils import Size
 
-from imagenet_family import downloads, transfer
+from imagenet_family import downloads, locks, transfer
 from imagenet_family.downloads import fetch
 from imagenet_family.errors import BuildError, DownloadError, UsageError
 
@@ -223,7 +222,7 @@ def test_a_second_process_waits_and_takes_what_the_first_got(
     kept = partial.read_bytes()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         # The lock is on the open file, so this process can stand for another one.
-        with filelock.FileLock(f"{partial}.lock"):
+        with locks.file_lock(f"{partial}.lock", "downloading"):
             waiting = pool.submit(get, url)
             with pytest.raises(concurrent.futures.TimeoutError):
                 waiting.result(timeout=0.3)

@@ -1,8 +1,11 @@
-"""Locks where there are none: network file systems that are mounted without."""
+"""Locks: they are waited for, end with their process, and are done without where there are none."""
 
 import concurrent.futures
 import errno
 import fcntl
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +18,26 @@ def test_file_system_without_locks(code, tmp_path, monkeypatch):
         raise OSError(code, "no locks here")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    for _ in range(2):
-        with file_lock(tmp_path / "below" / "lock", "building"):
-            pass
+    path = tmp_path / "below" / "lock"
+    with file_lock(path, "building") as first, file_lock(path, "building") as second:
+        assert not first and not second
+
+
+def test_it_ends_with_the_process(tmp_path):
+    holder = (
+        "import os, sys; from imagenet_family.locks import file_lock\n"
+        "with file_lock(sys.argv[1], 'building'): os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", holder, tmp_path / "lock"], check=False)
+    assert done.returncode == -9
+    with file_lock(tmp_path / "lock", "building") as held:
+        assert held
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has such a folder")
+def test_a_folder_that_cannot_hold_it_is_not_tried_for_ever():
+    with pytest.raises(FileNotFoundError), file_lock("/proc/.x.lock", "building"):
+        pass
 
 
 def test_other_errors_are_not_taken_for_that(tmp_path):

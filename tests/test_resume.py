@@ -182,6 +182,39 @@ def test_without_hard_links_shards_are_moved_and_taken_back(archives, tmp_path, 
         assert Path(built.data_path / name).stat().st_ino == inode
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "imagenet_family.engine.write_manifest",
+        "tensorflow_datasets.core.DatasetInfo.write_to_directory",
+        "imagenet_family.tfds_compat.flush_folder",
+    ],
+)
+def test_without_hard_links_an_interrupted_build_keeps_its_shards(
+    step, archives, tmp_path, monkeypatch
+):
+    from imagenet_family import cli
+
+    def link(source, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", link)
+    arguments = [*command(archives, tmp_path)[3:], "--flush"]
+    with monkeypatch.context() as patch:
+        patch.setattr(step, interrupt)
+        assert cli.main(arguments) == 130
+    parent = tmp_path / "imagenet2012"
+    assert not list(parent.glob("incomplete.*"))
+    kept = {path.name: path.stat().st_ino for path in staged(parent).glob("*-of-0000?")}
+    assert len(kept) == 12
+    assert cli.main(arguments) == 0
+    built = {path.name: path.stat().st_ino for path in (parent / "5.1.0").iterdir()}
+    assert kept.items() <= built.items()
+
+
 def test_overwriting_never_leaves_half_of_the_old_dataset(archives, tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 

@@ -1,5 +1,6 @@
 """The plan against TFDS's own shuffler and shard configuration."""
 
+import copy
 import dataclasses
 import itertools
 
@@ -11,8 +12,9 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.utils import shard_utils
 
 from imagenet_family.archives import Fingerprint
+from imagenet_family.archives.walk import Members
 from imagenet_family.errors import BuildError, DuplicateKeyError
-from imagenet_family.examples import Examples, Ragged
+from imagenet_family.examples import Examples, Ragged, key_of
 from imagenet_family.sharding import hash_order, plan_split
 
 FINGERPRINT = Fingerprint(**{field.name: 0 for field in dataclasses.fields(Fingerprint)})
@@ -47,8 +49,8 @@ def one_shard(num_bytes, num_examples):
 def test_order_is_that_of_the_tfds_shuffler(tmp_path_factory, names, split):
     examples = make_examples(names)
     shuffler = shuffle.Shuffler(tmp_path_factory.mktemp("shuffler"), hash_salt=split)
-    for row, key in enumerate(examples.keys()):
-        shuffler.add(key.decode(), str(row).encode())
+    for row, name in enumerate(names):
+        shuffler.add(key_of(name.encode()).decode(), str(row).encode())
     expected = [int(row) for _, row in shuffler]
     assert hash_order(split, examples).tolist() == expected
 
@@ -71,8 +73,16 @@ def test_every_example_is_in_exactly_one_shard_and_sizes_add_up():
     shards = [plan.shard(index) for index in range(8)]
     assert sorted(name.decode() for s in shards for name in s.columns["file_name"]) == sorted(names)
     assert [len(shard) for shard in shards] == plan.shard_lengths
-    assert [int(shard.record_sizes().sum()) for shard in shards] == plan.shard_sizes
-    assert sum(plan.shard_sizes) == plan.num_bytes
+    assert sum(int(shard.record_sizes().sum()) for shard in shards) == plan.num_bytes
+
+
+def test_tables_can_be_compared_and_hashed():
+    examples = make_examples(["a", "b"])
+    plan = plan_split("train", examples, one_shard)
+    members = Members(("",), *[examples.offsets] * 5)
+    for table in (examples, plan, members, Ragged.from_lists([[1, 2], [3]])):
+        assert table == table and table != copy.copy(table)
+        assert len({table, table}) == 1
 
 
 def test_of_duplicates_the_first_is_kept_or_an_error_names_both():

@@ -1,5 +1,6 @@
 """Exports: stopping, resuming and repeating them does no harm, nor does what is in the way."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import webdataset_lib as lib
 from archives_lib import make_family
+from machine_limits import small_disk
 
 import imagenet_family
 from imagenet_family import staging
@@ -123,6 +125,32 @@ def test_what_is_in_the_output_folder_is_never_touched(archives, tmp_path):
     assert lib.contents(output) == {"imagenet1k-train-0.tar": b"mine"}
     with pytest.raises(UsageError, match="is a file"):
         lib.export("imagenet2012", archives, output / "imagenet1k-train-0.tar")
+
+
+def test_a_mount_point_is_refused_before_anything_is_done(archives, tmp_path):
+    output = tmp_path / "disk"
+    with small_disk(output, "size=8m"):
+        with pytest.raises(BuildError, match=f"a folder inside it, such as {output}/export"):
+            lib.export("imagenet2012", archives, output)
+        assert [path.name for path in tmp_path.iterdir()] == ["disk"]
+
+
+def test_a_mounted_folder_of_the_same_disk_is_refused_before_writing(
+    archives, tmp_path, monkeypatch
+):
+    output = tmp_path / "out"
+    output.mkdir()
+    ordinary = os.rmdir
+
+    def rmdir(path, **kwargs):
+        if Path(path) == output:
+            raise OSError(errno.EBUSY, "Device or resource busy", path)
+        ordinary(path, **kwargs)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    with pytest.raises(BuildError, match="is a mount point"):
+        lib.export("imagenet2012", archives, output)
+    assert not list(tmp_path.glob("partial.*"))
 
 
 def test_two_exports_to_one_folder_wait_for_each_other(archives, exported, tmp_path):

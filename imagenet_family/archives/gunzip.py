@@ -50,19 +50,12 @@ def plain_tar(source: str, cache_dir: str | None, progress: bool) -> str:
         version = hashlib.sha256(identity).hexdigest()[:8]
         target = storage.join(cache_dir, saved.cache_name(source, f"-{version}.tar"))
         lock = storage.join(cache_dir, saved.cache_name(source, ".lock"))
-        with storage.exclusive(lock) as alone:
+        with storage.exclusive(lock, f"decompressing {source}") as alone:
             if not storage.exists(target):
-                if alone:
-                    _remove_older(Path(cache_dir), saved.cache_name(source, "-"))
+                if alone:  # copies of what it was before, and what killed processes left
+                    storage.remove_all(cache_dir, saved.cache_name(source, "-"))
                 _decompress(file, source, target, progress)
         return target
-
-
-def _remove_older(folder: Path, prefix: str) -> None:
-    """Removes copies of what the archive was before, and what killed processes left."""
-    for entry in folder.iterdir():
-        if entry.name.startswith(prefix):
-            entry.unlink(missing_ok=True)
 
 
 def _decompress(file: LocalFile | RemoteFile, source: str, target: str, progress: bool) -> None:

@@ -16,11 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from imagenet_family.errors import ArchiveError, MissingFileError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from imagenet_family.locks import file_lock
 
 _RETRY_PAUSES = (0.2, 1.0, 4.0)
 """Seconds before another attempt at a request that failed; some stores retry by themselves too."""
@@ -246,24 +242,33 @@ def remove(path: str) -> None:
         Path(path).unlink(missing_ok=True)
 
 
+def remove_all(folder: str, prefix: str, suffix: str = "") -> None:
+    """Removes the files of a local folder, if there is one, whose names begin and end so."""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in Path(folder).iterdir():
+            if entry.name.startswith(prefix) and entry.name.endswith(suffix):
+                entry.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def exclusive(path: str) -> Iterator[bool]:
+def exclusive(path: str, busy: str) -> Iterator[bool]:
     """Waits until no other process has this lock file; gives whether that could be made sure.
 
     It cannot on remote and on some network file systems. The lock ends with the process.
+
+    Args:
+        path: The lock file.
+        busy: What another process is doing while this one waits.
     """
-    if is_remote(path) or fcntl is None:
+    if is_remote(path):
         yield False
         return
     with contextlib.ExitStack() as stack:
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(path, "ab"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            alone = stack.enter_context(file_lock(path, busy))
         except OSError:
-            yield False
-            return
-        yield True
+            alone = False
+        yield alone
 
 
 def read_whole(path: str, limit: int) -> bytes:

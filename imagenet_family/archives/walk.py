@@ -44,7 +44,7 @@ class Region:
     nested: bool
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Members:
     """Regular members in archive order, as columns (see `ArchiveIndex`)."""
 
