@@ -126,8 +126,9 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 staging.announce(self.data_path)
             with (
                 _system_errors(self._dataset_path),
-                tfds_compat.before_removal(staging.take_back),  # outside: flushing may fail, too
-                tfds_compat.finishing(self.data_path, flush=self.flush),
+                tfds_compat.finishing(
+                    self.data_path, flush=self.flush, before_removal=staging.take_back
+                ),
             ):
                 super().download_and_prepare(download_config=download_config, **kwargs)
             self._save_labels(kwargs.get("download_dir"))

@@ -87,22 +87,25 @@ def manual_dir(dl_manager: Any) -> epath.Path:
 
 
 @contextlib.contextmanager
-def finishing(folder: epath.Path, *, flush: bool) -> Iterator[None]:
+def finishing(
+    folder: epath.Path, *, flush: bool, before_removal: Callable[[str], None]
+) -> Iterator[None]:
     """Lets TFDS finish a dataset so that it is whole wherever it appears.
 
     Args:
         folder: Where it will be. On object stores, see `remote.incomplete_dir`.
         flush: Whether all of it is on the disk before it gets its name.
+        before_removal: Is given TFDS's temporary folder when that is removed after an error.
     """
     _replace_incomplete_dir()
-    _finishing[os.fspath(folder)] = flush
+    _finishing[os.fspath(folder)] = flush, before_removal
     try:
         yield
     finally:
         del _finishing[os.fspath(folder)]
 
 
-_finishing: dict[str, bool] = {}  # by folder, whether it is flushed
+_finishing: dict[str, tuple[bool, Callable[[str], None]]] = {}  # by folder
 
 
 @functools.cache  # for good: builds in several threads could not each put TFDS's own back
@@ -115,42 +118,19 @@ def _replace_incomplete_dir() -> None:
     @functools.wraps(original)
     @contextlib.contextmanager
     def incomplete_dir(dirname: epath.PathLike, *args: Any, **kwargs: Any) -> Iterator[str]:
-        flush = _finishing.get(os.fspath(dirname))
-        ours = flush is not None and not is_local(dirname)
-        with (remote.incomplete_dir if ours else original)(dirname, *args, **kwargs) as temporary:
-            yield temporary
-            if flush and not ours:
-                flush_folder(temporary)
-
-    utils.incomplete_dir = incomplete_dir
-
-
-@contextlib.contextmanager
-def before_removal(rescue: Callable[[str], None]) -> Iterator[None]:
-    """Has something done with TFDS's temporary folder before a build that fails removes it.
-
-    Args:
-        rescue: Is given the folder, while it is still whole.
-    """
-    from tensorflow_datasets.core import utils
-
-    original = utils.incomplete_dir
-
-    @functools.wraps(original)
-    @contextlib.contextmanager
-    def rescuing(*args: Any, **kwargs: Any) -> Iterator[str]:
-        with original(*args, **kwargs) as temporary:
+        flush, before_removal = _finishing.get(os.fspath(dirname), (False, None))
+        local = before_removal is None or is_local(dirname)
+        with (original if local else remote.incomplete_dir)(dirname, *args, **kwargs) as temporary:
             try:
                 yield temporary
+                if flush and local:
+                    flush_folder(temporary)
             except BaseException:
-                rescue(temporary)
+                if before_removal is not None:
+                    before_removal(temporary)
                 raise
 
-    utils.incomplete_dir = rescuing
-    try:
-        yield
-    finally:
-        utils.incomplete_dir = original
+    utils.incomplete_dir = incomplete_dir
 
 
 def shard_namer(builder: Any) -> Callable[[str, int, int], str]:

@@ -314,8 +314,8 @@ def test_two_builders_finish_at_once_each_in_its_way(tmp_path):
     from imagenet_family import tfds_compat
 
     first, second = (staging.epath.Path(tmp_path / name) for name in ("first", "second"))
-    begun = tfds_compat.finishing(first, flush=False)
-    with tfds_compat.finishing(second, flush=True):
+    begun = tfds_compat.finishing(first, flush=False, before_removal=print)
+    with tfds_compat.finishing(second, flush=True, before_removal=print):
         begun.__enter__()
         replaced = utils.incomplete_dir
     with utils.incomplete_dir(dirname=os.fspath(first)) as temporary:
