@@ -19,6 +19,7 @@ from imagenet_family.sharding import Plan, ShardCounter, SplitPlan
 from imagenet_family.staging import ShardTask
 
 MANIFEST = "shards.json"
+_FORMAT = 1  # another one when the same plan no longer gives the same bytes
 
 
 class Runner(Protocol):
@@ -139,11 +140,23 @@ def _settled(plan: Plan, output: Output) -> epath.Path:
 
 def identity(plans: Iterable[SplitPlan], file_format: str) -> str:
     """Gives a digest that differs when any byte of the output could."""
+    plans = list(plans)
+    sources = [
+        (plan.num_shards, plan.examples.path, repr(plan.examples.fingerprint)) for plan in plans
+    ]
+    parts = [_FORMAT, file_format, content_identity(plans), sources]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def content_identity(plans: Iterable[SplitPlan]) -> str:
+    """Gives a digest of all that is known of the examples and their order without their images.
+
+    It is the same wherever the archives are, and in any number of shards.
+    """
     sha = hashlib.sha256()
     for plan in plans:
         examples = plan.examples
-        header = [plan.split, plan.num_shards, file_format, examples.path, len(examples)]
-        sha.update(json.dumps([*header, repr(examples.fingerprint), *examples.columns]).encode())
+        sha.update(json.dumps([plan.split, len(examples), *examples.columns]).encode())
         arrays = [plan.order, examples.offsets, examples.sizes, examples.checks]
         for column in examples.columns.values():
             arrays += [column.values, column.ends] if isinstance(column, Ragged) else [column]
@@ -164,15 +177,25 @@ def is_complete(dataset: epath.Path) -> bool:
 
 
 def write_manifest(
-    folder: epath.Path, file_format: str, splits: Mapping[str, Mapping[str, ShardResult]]
+    folder: epath.Path,
+    file_format: str,
+    splits: Mapping[str, Mapping[str, ShardResult]],
+    identity: str | None = None,
 ) -> None:
     """Records what every shard holds, for `imagenet-family verify`.
+
+    Args:
+        folder: The folder of the shards.
+        file_format: A value of `tfds.core.FileFormat`, or `'webdataset'`.
+        splits: What each shard holds, by split and file name.
+        identity: By what to recognise what the shards were made from, if that is of use.
 
     Raises:
         BuildError: The file cannot be written.
     """
     manifest = {
         "file_format": file_format,
+        **({"identity": identity} if identity else {}),
         "splits": {
             split: {name: dataclasses.asdict(result) for name, result in shards.items()}
             for split, shards in splits.items()

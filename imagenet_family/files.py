@@ -1,4 +1,4 @@
-"""Writing files so that they are there whole or not at all, and saying what keeps them from it."""
+"""Files: there whole or not at all, what keeps them from it, and how a change is noticed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,21 @@ from imagenet_family.errors import BuildError
 from imagenet_family.remote import is_local
 
 TEMPORARY_SUFFIX = ".incomplete"
+
+
+def stamp(path: epath.PathLike) -> tuple[int, int]:
+    """Gives by what a change of a file is noticed: its bytes, and its time in nanoseconds.
+
+    Object stores tell the time in seconds.
+
+    Raises:
+        OSError: The file is missing.
+    """
+    if is_local(path):
+        status = Path(path).stat()
+        return status.st_size, status.st_mtime_ns
+    status = epath.Path(path).stat()
+    return status.length, int(status.mtime) * 10**9
 
 
 @contextlib.contextmanager

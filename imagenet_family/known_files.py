@@ -10,13 +10,12 @@ import hashlib
 import json
 import os
 import urllib.parse
-from pathlib import Path
 
 from etils import epath
 
 from imagenet_family.errors import BuildError, DownloadError, UsageError
+from imagenet_family.files import stamp
 from imagenet_family.progress import bytes_bar
-from imagenet_family.remote import is_local
 from imagenet_family.resources import resource_path
 
 VERIFY_VARIABLE = "IMAGENET_FAMILY_VERIFY_CHECKSUMS"
@@ -149,7 +148,7 @@ def check_file(
     """
     path = epath.Path(path)
     try:
-        size, changed_ns = _stamp(path)
+        size, changed_ns = stamp(path)
     except OSError as error:
         raise BuildError(f"{path} could not be read: {error}.") from error
     if size != known.size:
@@ -187,15 +186,6 @@ def _remedy(path: epath.Path, known: KnownFile) -> str:
         f"Remove or replace {path} (source: {known.where_to_get}), or set {VERIFY_VARIABLE}=0 to "
         "use it as it is."
     )
-
-
-def _stamp(path: epath.Path) -> tuple[int, int]:
-    """Returns the size in bytes and the time of change in nanoseconds."""
-    if is_local(path):
-        status = Path(path).stat()
-        return status.st_size, status.st_mtime_ns
-    status = path.stat()
-    return status.length, int(status.mtime) * 10**9
 
 
 def _read_note(path: epath.Path) -> object:

@@ -17,8 +17,10 @@ import numpy as np
 from etils import epath
 
 from imagenet_family import readers
+from imagenet_family.archives import storage
 from imagenet_family.errors import BuildError, MissingFileError
 from imagenet_family.examples import FILE_NAME, key_of
+from imagenet_family.files import stamp
 from imagenet_family.remote import is_local
 from imagenet_family.sharding import shard_boundaries
 
@@ -207,13 +209,22 @@ def identity(plans: Iterable[PreparedSplit]) -> str:
     """
     sha = hashlib.sha256()
     for plan in plans:
-        sha.update(json.dumps([plan.split, plan.boundaries]).encode())
-        for path in plan.paths:
-            try:
-                stat = epath.Path(path).stat()
-            except OSError as error:
-                raise BuildError(
-                    f"Shard {path} cannot be read: {error}. Build the dataset again."
-                ) from error
-            sha.update(json.dumps([path, stat.length, stat.mtime]).encode())
+        sha.update(json.dumps([plan.split, plan.boundaries, shard_stamps(plan)]).encode())
     return sha.hexdigest()
+
+
+def shard_stamps(plan: PreparedSplit) -> list[tuple[str, int, int]]:
+    """Gives by what the shards of a split are recognised without reading them.
+
+    Raises:
+        BuildError: A shard is missing.
+    """
+    stamps = []
+    for path in plan.paths:
+        try:
+            stamps.append((storage.absolute(path), *stamp(path)))
+        except OSError as error:
+            raise BuildError(
+                f"Shard {path} cannot be read: {error}. Build the dataset again."
+            ) from error
+    return stamps

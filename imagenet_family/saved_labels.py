@@ -11,18 +11,14 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
-from etils import epath
 
 from imagenet_family.archives import saved, storage
-from imagenet_family.errors import BuildError
 from imagenet_family.examples import Column, Ragged
-from imagenet_family.prepared import PreparedSplit
-from imagenet_family.remote import is_local
+from imagenet_family.prepared import PreparedSplit, shard_stamps
 
 _FORMAT = 1
 _MAX_BYTES = 1 << 30
@@ -34,21 +30,8 @@ def identity(plan: PreparedSplit) -> str:
     Raises:
         BuildError: A shard is missing.
     """
-    shards = []
-    for path in plan.paths:
-        try:
-            if is_local(path):
-                status = Path(path).stat()
-                shards.append([path, status.st_size, status.st_mtime_ns])
-            else:
-                status = epath.Path(path).stat()
-                shards.append([path, status.length, status.mtime])
-        except OSError as error:
-            raise BuildError(
-                f"Shard {path} cannot be read: {error}. Build the dataset again."
-            ) from error
     features = {name: kind.__name__ for name, kind in plan.features.items()}
-    return json.dumps([_FORMAT, plan.split, plan.lengths, features, shards])
+    return json.dumps([_FORMAT, plan.split, plan.lengths, features, shard_stamps(plan)])
 
 
 def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] | None:

@@ -51,7 +51,6 @@ def check() -> tuple[str, ...]:
         (naming.ShardedFileTemplate, "sharded_filepath", ["self", "shard_index", "num_shards"]),
         (writer, "ExampleWriter", ["file_format"]),
         (writer.ExampleWriter, "write", ["self", "path", "examples"]),
-        (writer, "_write_index_file", ["sharded_index_path", "record_keys"]),
         (file_adapters, "ADAPTER_FOR_FORMAT", None),
         (utils, "incomplete_dir", ["dirname", "permissions", "overwrite"]),
         (registered, "add_dataset_builder_provider", ["provider", "index"]),
@@ -193,24 +192,26 @@ def absolute_slices(
     ]
 
 
-def write_shard(
-    temporary: epath.Path, path: epath.Path, records: Iterable[Record], file_format: str
-) -> None:
+def write_shard(path: epath.Path, records: Iterable[Record], file_format: str) -> None:
     """Writes a shard through TFDS, in a format that only TFDS can write.
 
     Args:
-        temporary: The file to write.
-        path: The name that it will have.
+        path: The file to write.
         records: The records.
         file_format: A value of `tfds.core.FileFormat`.
+
+    Raises:
+        UsageError: It is a format with an index file beside each shard.
     """
     from tensorflow_datasets.core import file_adapters, writer
 
+    if file_format == "riegeli":
+        raise UsageError(
+            "Riegeli files cannot be written here, as each has an index file beside it. Choose "
+            "another file_format: tfrecord, array_record or parquet."
+        )
     examples = ((row, b"".join(record.parts)) for row, record in enumerate(records))
-    file_format = file_adapters.FileFormat.from_value(file_format)
-    positions = writer.ExampleWriter(file_format).write(temporary, examples)
-    if positions:
-        writer._write_index_file(writer._get_index_path(str(path)), list(positions))
+    writer.ExampleWriter(file_adapters.FileFormat.from_value(file_format)).write(path, examples)
 
 
 def record_reader(file_format: str) -> Callable[[epath.Path], Iterator[bytes]]:

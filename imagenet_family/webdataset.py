@@ -23,7 +23,7 @@ from imagenet_family.files import atomic_file, flush, flush_folder, write_error
 from imagenet_family.records import ShardResult
 from imagenet_family.remote import is_local
 from imagenet_family.sharding import Plan, plan_split
-from imagenet_family.webdataset_check import INFO, absolute, read_info
+from imagenet_family.webdataset_check import INFO, absolute, read_info, read_source
 
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
@@ -47,7 +47,7 @@ def export_webdataset(
 ) -> epath.Path:
     """Writes a dataset as WebDataset tars, with the `_info.json` that timm reads.
 
-    The same examples give the same bytes, whatever they are read from. An export that was stopped
+    The same examples give the same tars, whatever they are read from. An export that was stopped
     goes on from the shards that are whole; one that is finished is left as it is.
 
     Args:
@@ -83,7 +83,7 @@ def export_webdataset(
         if from_prepared:
             found = _choose(prepared.prepared_splits(builder), splits).values()
             plans = [plan.with_num_shards(num_shards) if num_shards else plan for plan in found]
-            identity = prepared.identity(plans)
+            identity = source = prepared.identity(plans)
         else:
             tables = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
             chosen = _choose(tables, splits)
@@ -92,9 +92,10 @@ def export_webdataset(
             count_shards = _shard_counter(num_shards)
             plans = [plan_split(name, examples, count_shards) for name, examples in chosen.items()]
             identity = engine.identity(plans, tar_samples.FORMAT)
+            source = engine.content_identity(plans)
         for plan in plans:  # a width that is too small is refused before anything is written
             name_shard(plan.split, 0, plan.num_shards)
-        if _is_finished(output, plans, name_shard, num_shards):
+        if _is_finished(output, plans, name_shard, num_shards, source):
             logging.info("%s holds this export already.", output)
             return output
         _make_way(output)
@@ -111,10 +112,10 @@ def export_webdataset(
             show_progress=show_progress,
         )
         if is_local(output):
-            _fill(target, stage, shards, builder)
+            _fill(target, stage, shards, builder, source)
             _rename(target, output, flushing=builder.flush)
         else:  # renaming is copying there; the export is whole once its last object appears
-            _fill(output, stage, shards, builder)
+            _fill(output, stage, shards, builder, source)
         staging.clear(output)
     return output
 
@@ -161,6 +162,7 @@ def _is_finished(
     plans: Sequence[Plan],
     name_shard: ShardNamer,
     num_shards: int | None,
+    source: str,
 ) -> bool:
     """Tells whether the output folder holds what is planned.
 
@@ -190,10 +192,11 @@ def _is_finished(
         count = num_shards or (len(found[plan.split].shards) if plan.split in found else 0)
         names = tuple(name_shard(plan.split, shard, count) for shard in range(count))
         expected[plan.split] = plan.num_examples, names
-    if expected != {name: (split.num_samples, split.shards) for name, split in found.items()}:
+    planned = expected == {n: (split.num_samples, split.shards) for n, split in found.items()}
+    if not planned or read_source(output) not in (source, None):
         raise BuildError(
-            f"{output} holds an export of another dataset, of other splits or with other shards. "
-            "Choose another folder, or delete it."
+            f"{output} holds an export of another dataset, of other splits or with other shards, "
+            "or was made from other files. Choose another folder, or delete it."
         )
     missing = [name for split in found.values() for name in split.shards if name not in present]
     if missing:
@@ -227,12 +230,13 @@ def _fill(
     stage: staging.Staging,
     shards: Mapping[str, Mapping[str, ShardResult]],
     builder: ArchiveBuilder,
+    source: str,
 ) -> None:
     """Puts finished shards into a folder, and last what says that they are all there."""
     try:
         folder.mkdir(exist_ok=True)
         stage.publish([name for results in shards.values() for name in results], folder)
-        engine.write_manifest(folder, tar_samples.FORMAT, shards)
+        engine.write_manifest(folder, tar_samples.FORMAT, shards, source)
         with atomic_file(folder / INFO) as temporary:
             temporary.write_text(json.dumps(_info(shards, builder), indent=1))
     except OSError as error:

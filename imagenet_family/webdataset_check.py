@@ -139,6 +139,19 @@ def read_info(folder: epath.Path) -> dict[str, Split]:
         raise _malformed(folder / INFO, error) from error
 
 
+def read_source(folder: epath.Path) -> str | None:
+    """Reads by what the source of an export is recognised, if its manifest tells.
+
+    Raises:
+        BuildError: The manifest cannot be understood.
+    """
+    try:
+        found = _read_json(folder / engine.MANIFEST)
+    except MissingFileError:
+        return None
+    return found.get("identity") if isinstance(found, dict) else None
+
+
 def _read_manifest(folder: epath.Path) -> dict[str, dict[str, ShardResult]]:
     found = _read_json(folder / engine.MANIFEST)
     try:

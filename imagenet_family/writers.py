@@ -1,4 +1,4 @@
-"""Writes one shard to one file, atomically: any of TFDS's file formats, or a WebDataset tar.
+"""Writes one shard to one file, atomically: TFDS's file formats but riegeli, or a WebDataset tar.
 
 The TFRecord framing is written here: it is 16 bytes a record, and TensorFlow takes seconds to
 import and copies every record. Format: tensorflow/core/lib/io/record_writer.h.
@@ -41,6 +41,7 @@ def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> S
         ArchiveError: The archive changed or is damaged.
         ImageError: A member is no image.
         BuildError: The file cannot be written, as when the disk is full.
+        UsageError: The format cannot be written.
     """
     digest = RecordDigest()
     path = epath.Path(path)
@@ -55,7 +56,7 @@ def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> S
         else:
             from imagenet_family import tfds_compat
 
-            tfds_compat.write_shard(temporary, path, records, file_format)
+            tfds_compat.write_shard(temporary, records, file_format)
     return digest.result()
 
 

@@ -8,6 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 from archives_lib import make_family
 
+from imagenet_family.errors import UsageError
+
 DATASETS = [
     ("imagenet2012", None),
     ("imagenet2012_multilabel", None),
@@ -101,6 +103,12 @@ def test_an_unknown_tfds_writes_the_dataset_itself(archives, tmp_path, monkeypat
     stock = parity.build_stock("imagenet2012_subset", archives, tmp_path, config="1pct")
     parity.assert_equal(ours, stock)
     assert not (ours.data_path / "shards.json").exists()  # the engine's manifest
+
+
+def test_a_format_with_index_files_is_refused(archives, tmp_path):
+    with pytest.raises(UsageError, match="Choose another file_format: tfrecord"):
+        parity.build_ours("imagenet2012", archives, tmp_path, file_format="riegeli")
+    assert not list(tmp_path.rglob("*riegeli*"))
 
 
 def test_version_5_1_0_of_the_subset_adds_the_test_split(archives, tmp_path):

@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import pickle
+from pathlib import Path
 
 import evaluation_lib
 import numpy as np
@@ -18,6 +19,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from imagenet_family import evaluation, saved_labels, staging, tf_example
 from imagenet_family.errors import BuildError
 from imagenet_family.evaluation import example_columns, prepared_labels
+from imagenet_family.prepared import PreparedSplit
+from imagenet_family.prepared import identity as prepared_identity
 
 NAMES = evaluation_lib.NAMES
 
@@ -197,6 +200,27 @@ def test_labels_of_files_that_have_changed_are_read_again(prepared):
     first.unlink()
     with pytest.raises(BuildError, match=first.name):
         read()
+
+
+def test_labels_saved_by_a_build_in_a_relative_folder_are_found(models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parity.build_ours("imagenet2012_real", models.archives, Path(), file_format="parquet")
+    monkeypatch.setattr(prepared_labels, "_read", None)
+    assert evaluation.read_splits("imagenet2012_real", data_dir=tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    "identity", [lambda plan: prepared_identity([plan]), saved_labels.identity]
+)
+def test_a_change_within_a_second_is_noticed(identity, tmp_path):
+    path = tmp_path / "shard"
+    path.touch()
+    plan = PreparedSplit("test", (str(path),), (1,), (0, 1), 1, "tfrecord", {})
+    found = set()
+    for time_ns in (10**18, 10**18 + 1000):
+        os.utime(path, ns=(time_ns, time_ns))
+        found.add(identity(plan))
+    assert len(found) == 2
 
 
 class Evil:

@@ -14,7 +14,7 @@ import parity
 import pytest
 from archives_lib import make_family
 
-from imagenet_family import staging
+from imagenet_family import engine, staging
 
 FAULTS = Path(__file__).with_name("faults.py")
 REPOSITORY = FAULTS.parent.parent
@@ -132,7 +132,7 @@ def test_damaged_note_costs_one_shard(note, archives, tmp_path, monkeypatch):
     assert files(built.data_path) == files(whole.data_path)
 
 
-@pytest.mark.parametrize("change", ["shards", "format", "archive", "max_examples"])
+@pytest.mark.parametrize("change", ["shards", "format", "archive", "max_examples", "library"])
 def test_left_overs_of_another_plan_are_not_mixed_in(change, archives, tmp_path, monkeypatch):
     parent = stop_before_the_end("imagenet2012", archives, tmp_path, monkeypatch, num_shards=4)
     old = staged(parent)
@@ -143,6 +143,8 @@ def test_left_overs_of_another_plan_are_not_mixed_in(change, archives, tmp_path,
         options["file_format"] = "array_record"
     elif change == "max_examples":
         options["max_examples_per_split"] = 8
+    elif change == "library":
+        monkeypatch.setattr(engine, "_FORMAT", engine._FORMAT + 1)
     else:
         archives = tmp_path / "others"
         make_family(archives, train=60, val=40, test=10, v2=12, seed=1)

@@ -1,6 +1,7 @@
 """Exports: stopping, resuming and repeating them does no harm, nor does what is in the way."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import tensorflow_datasets as tfds
 import webdataset_lib as lib
 from archives_lib import make_family
 from machine_limits import small_disk
@@ -97,6 +99,39 @@ def test_a_finished_export_is_left_alone(exported, archives):
     with pytest.raises(BuildError, match="another dataset"):
         lib.export("imagenet2012_real", archives, exported)
     assert {path: path.stat().st_mtime_ns for path in exported.iterdir()} == before
+
+
+@pytest.mark.parametrize("from_prepared", [False, True])
+def test_a_finished_export_of_other_files_is_not_taken_for_this_one(
+    from_prepared, archives, tmp_path
+):
+    def export(archives, data_dir):
+        builder = lib.builder_of("imagenet2012", data_dir)
+        if from_prepared:
+            config = tfds.download.DownloadConfig(manual_dir=archives, num_shards=SHARDS)
+            builder.download_and_prepare(download_config=config)
+        return imagenet_family.export_webdataset(
+            builder,
+            tmp_path / "out",
+            manual_dir=archives,
+            num_shards=SHARDS,
+            from_prepared=from_prepared,
+        )
+
+    output = export(archives, tmp_path / "data")
+    before = lib.contents(output)
+    make_family(tmp_path / "others", train=120, val=90, test=20, v2=60, seed=1)
+    with pytest.raises(BuildError, match="was made from other files"):
+        export(tmp_path / "others", tmp_path / "other_data")
+    if not from_prepared:
+        shutil.copytree(archives, tmp_path / "copy")  # the same archives in another place
+        export(tmp_path / "copy", tmp_path / "other_data")
+    assert lib.contents(output) == before
+    # An export of an earlier version does not tell what it was made from.
+    manifest = json.loads(before["shards.json"])
+    del manifest["identity"]
+    (output / "shards.json").write_text(json.dumps(manifest))
+    export(archives, tmp_path / "data")
 
 
 def test_a_finished_export_that_lost_a_shard_is_not_taken_for_whole(exported, archives, tmp_path):

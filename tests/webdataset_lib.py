@@ -86,3 +86,11 @@ def shard_paths(output, split):
 def contents(folder):
     """Gives the bytes of every file of a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def data(folder):
+    """Gives the same, without what the manifest says of the source."""
+    found = contents(folder)
+    manifest = json.loads(found.pop("shards.json"))
+    del manifest["identity"]
+    return found, manifest
