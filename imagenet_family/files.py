@@ -1,11 +1,15 @@
-"""Writing files so that they are there whole or not at all, and saying what keeps them from it."""
+"""Writing files so that they are there whole or not at all, and what damaged ones raise."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import lzma
 import os
 import secrets
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +19,22 @@ from imagenet_family.errors import BuildError
 from imagenet_family.remote import is_local
 
 TEMPORARY_SUFFIX = ".incomplete"
+# What NumPy, zipfile and pyarrow raise, beside OSError, for files of arrays that are damaged,
+# encrypted, pickled or absurdly large. An array's header is Python, and the parser has its own.
+DAMAGED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 @contextlib.contextmanager
