@@ -170,12 +170,12 @@ def datasets(
             split: [by_name[file] for file in wanted if not by_name[file].usable]
             for split, wanted in needs.splits.items()
         }
-        splits = tuple(split for split, files in lacking.items() if not files)
+        splits = tuple(split for split, missing in lacking.items() if not missing)
         possible = bool(splits) and set(needs.splits) - set(splits) <= needs.optional
-        damaged = any(file.state == DAMAGED for files in lacking.values() for file in files)
-        files = dict.fromkeys(file for files in lacking.values() for file in files)
+        unusable = dict.fromkeys(file for missing in lacking.values() for file in missing)
+        damaged = any(file.state == DAMAGED for file in unusable)
         # A file that is there and damaged stops a build, also if the split could be left out.
-        reports.append(DatasetReport(name, possible and not damaged, splits, tuple(files)))
+        reports.append(DatasetReport(name, possible and not damaged, splits, tuple(unusable)))
     return reports
 
 
