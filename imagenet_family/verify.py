@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from imagenet_family import annotations, archives, ilsvrc, known_files, labels, published
-from imagenet_family.errors import BuildError, ImagenetFamilyError, LabelError, MissingFileError
+from imagenet_family.errors import ImagenetFamilyError, LabelError, MissingFileError
 
 OK = "ok"
 MISSING = "missing"
@@ -282,7 +282,7 @@ def _count_v2(path: epath.Path, progress: bool) -> tuple[int, int]:
 
 def _count_subset(path: epath.Path, progress: bool) -> tuple[int, int]:
     del progress
-    names = _read(path).split()
+    names = annotations.read(path).split()
     classes = {name.partition(b"_")[0].decode("latin-1") for name in names}
     unknown = sorted(classes.difference(labels.wnid_to_id()))
     if unknown:
@@ -302,14 +302,7 @@ def _count_real(path: epath.Path, progress: bool) -> tuple[int, None]:
     del progress
     # Without names this only checks the form of the file.
     annotations.read_real(path, np.zeros(0, "S1"))
-    return len(json.loads(_read(path))), None
-
-
-def _read(path: epath.Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BuildError(f"{path} cannot be read: {error}.") from error
+    return len(json.loads(annotations.read(path))), None
 
 
 _CONTENTS: Mapping[str, _Contents] = {
