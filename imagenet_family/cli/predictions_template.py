@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `imagenet-family predictions-template`."""
     arguments.add_names(parser)
     arguments.add_folders(parser)
-    parser.add_argument("--output_dir", default=".", help="where to write (here)")
+    parser.add_argument(
+        "--output_dir", type=arguments.path, default=".", help="where to write (here)"
+    )
     parser.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="csv (default)")
 
 
