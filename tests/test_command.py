@@ -145,6 +145,45 @@ def test_help_explains_and_starts_without_tfds():
     assert "imagenet_family.cli.arguments" in imported
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build", "imagenet2012"],
+        ["demo"],
+        ["evaluate", "imagenet2012", "--predictions", "a.csv"],
+        ["export-wds", "imagenet2012", "--output_dir", "out"],
+        ["predictions-template", "imagenet2012"],
+    ],
+)
+def test_ctrl_c_while_tfds_is_imported(arguments, tmp_path):
+    """Where an import makes another exception of it, which TFDS only logs."""
+    (tmp_path / "a.csv").write_text("file_name,prediction\na,1\n")
+    press_in_import = """if True:
+        import os, signal, sys
+        from imagenet_family import cli
+
+        class Press:
+            def find_spec(self, name, path, target=None):
+                if name == "tensorflow_datasets.public_api":
+                    try:
+                        os.kill(os.getpid(), signal.SIGINT)
+                    except KeyboardInterrupt as error:
+                        raise ImportError from error
+
+        sys.meta_path.insert(0, Press())
+        sys.exit(cli.main(sys.argv[1:]))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", press_in_import, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 130, result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_ctrl_c_stops_at_once_and_the_same_command_goes_on(tmp_path):
     make_family(tmp_path / "archives", train=4000, val=40, test=0, v2=0)
     arguments = ["--data_dir", tmp_path / "data", "--manual_dir", tmp_path / "archives"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -90,6 +91,26 @@ def path(text: str) -> str:
     return text
 
 
+def import_tfds() -> None:
+    """Imports TFDS, so that Ctrl-C meanwhile is not lost.
+
+    An import that fails in it is only logged: TFDS would be there in part, and the command go on.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
+    pressed = []
+    alone = threading.current_thread() is threading.main_thread()  # which signals are for
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True)) if alone else None
+    try:
+        import tensorflow_datasets  # noqa: F401
+    finally:
+        if alone:
+            signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
 def builders(args: argparse.Namespace, **kwargs: Any) -> list[ArchiveBuilder]:
     """Makes the builders of the datasets that are named.
 
@@ -101,6 +122,7 @@ def builders(args: argparse.Namespace, **kwargs: Any) -> list[ArchiveBuilder]:
         UsageError: There is no such dataset, config or version.
         BuildError: A dataset is prepared, but its description cannot be read.
     """
+    import_tfds()
     from imagenet_family import opening
 
     kwargs["data_dir"] = args.data_dir

@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
+    arguments.import_tfds()
     import tensorflow_datasets as tfds
 
     config = {

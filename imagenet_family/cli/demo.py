@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs `imagenet-family demo`."""
+    arguments.import_tfds()
     import tensorflow_datasets as tfds
     from absl import logging
 

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from imagenet_family.evaluation import summary
 
     files = read_files(args.predictions)
+    arguments.import_tfds()
     splits = evaluation.read_splits(
         args.names,
         data_dir=args.data_dir,

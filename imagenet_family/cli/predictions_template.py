@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs `imagenet-family predictions-template`."""
+    arguments.import_tfds()
     from imagenet_family import evaluation
 
     splits = evaluation.read_splits(

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data_dir is not None:
         result["prepared"] = []
         folders = verify_prepared.find(args.data_dir, args.dataset)
+        arguments.import_tfds()
         for folder in folders:
             prepared = verify_prepared.check(folder, workers=args.workers)
             result["prepared"].append({**dataclasses.asdict(prepared), "ok": prepared.ok})
