@@ -57,6 +57,20 @@ class Multilabel:
     imagenet_m: tuple[bytes, ...]
 
 
+def read(path: epath.Path) -> bytes:
+    """Gives the content of a label file.
+
+    Raises:
+        LabelError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LabelError(
+            f"{path}: the file cannot be read ({error}). Change its permissions, or get it again."
+        ) from error
+
+
 def read_multilabel(path: epath.Path) -> Multilabel:
     """Reads `human_accuracy_v3.0.0.json`.
 
@@ -134,7 +148,7 @@ def _is_id_list(value: Any) -> bool:
 
 
 def _load(path: epath.Path, kind: Any, form: str) -> Any:
-    data = path.read_bytes()
+    data = read(path)
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:

@@ -34,7 +34,8 @@ class BuildPlan:
     def __str__(self) -> str:
         lines = [
             f"{self.dataset}: split {plan.split}: {plan.num_examples:,} examples, "
-            f"{plan.num_shards} shards, {plan.num_bytes:,} bytes"
+            f"{plan.num_shards} shard{'' if plan.num_shards == 1 else 's'}, "
+            f"{plan.num_bytes:,} bytes"
             for plan in self.splits
         ]
         estimate = self.estimate

@@ -30,6 +30,7 @@ MAX_PIXELS = 89_478_485
 # What libjpeg-turbo's fuzzers allow. Every scan of a progressive JPEG visits all its blocks, so
 # that a small file with very many scans would take hours.
 MAX_SCANS = 500
+_MAX_SIDE = 65_500  # of what libjpeg writes
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"  # TensorFlow, too, wants a third byte
@@ -131,7 +132,8 @@ def normalize(data: bytes) -> bytes:
     what `tfds.core.utils.jpeg_cmyk_to_rgb` and `png_to_jpeg` return.
 
     Raises:
-        ImageError: `data` is no image (see `sniff`), or has to be converted and cannot be decoded.
+        ImageError: `data` is no image (see `sniff`), or has to be converted and cannot be decoded
+            or is too long or too high for a JPEG.
     """
     kind = sniff(data)
     if kind.components in (1, 3):
@@ -344,5 +346,12 @@ def _encode_jpeg(pixels: np.ndarray) -> bytes:
     from PIL import Image
 
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=100, subsampling=2, dpi=(300, 300))
+    try:
+        Image.fromarray(pixels).save(out, "JPEG", quality=100, subsampling=2, dpi=(300, 300))
+    except OSError as error:  # of the encoder: nothing is written to a file here
+        height, width = pixels.shape[:2]
+        raise ImageError(
+            f"its {width}x{height} pixels cannot become a JPEG, of which a side has at most "
+            f"{_MAX_SIDE:,}: {error}"
+        ) from error
     return out.getvalue()

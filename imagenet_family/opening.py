@@ -1,17 +1,18 @@
-"""From the name of a dataset and a split to data sources: the part of them that needs TFDS."""
+"""From the name of a dataset to its builders and data sources: the part that needs TFDS."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from imagenet_family import DATASETS, tfds_compat
+from imagenet_family import DATASETS, staging, tfds_compat
 from imagenet_family.builder import shard_counter
-from imagenet_family.errors import UsageError
+from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 from imagenet_family.lazy import LazyMapping
 from imagenet_family.sharding import hash_order, shard_boundaries
 from imagenet_family.sources import ARCHIVE_ORDER, TFDS_ORDER, DataSource, Part
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from etils import epath
 
     from imagenet_family.builder import ArchiveBuilder
+
+_NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>[\w.*]+))?")
 
 
 def data_source(
@@ -59,7 +62,7 @@ def data_source(
     """
     if order not in (TFDS_ORDER, ARCHIVE_ORDER):
         raise UsageError(f"order is {order!r}; it can be {TFDS_ORDER!r} or {ARCHIVE_ORDER!r}.")
-    builder = _builder(name, builder_kwargs)
+    builder = next(builders(name, **builder_kwargs))
     prepared = _prepare_decoders(decoders or {}, builder.info.features)
     splits = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
     num_shards = shard_counter()
@@ -97,14 +100,65 @@ def map_tree(function: Callable[[Any], Any], tree: Any) -> Any:
     return function(tree)
 
 
-def _builder(name: str, builder_kwargs: dict[str, Any]) -> ArchiveBuilder:
-    known = ", ".join(DATASETS)
-    if str(name).partition("/")[0].partition(":")[0] not in DATASETS:
-        raise UsageError(f"There is no dataset {name!r} here; the datasets are {known}.")
+def builders(
+    name: str,
+    *,
+    config: Any = None,
+    version: Any = None,
+    overwrite: bool = False,
+    **kwargs: Any,
+) -> Iterator[ArchiveBuilder]:
+    """Makes the builders of a name: one of each config, TFDS's default first, if it has none.
+
+    Args:
+        name: Dataset, config and version: `NAME[/CONFIG][:VERSION]`.
+        config: The config, if it is not in the name.
+        version: The version, if it is not in the name.
+        overwrite: Whether to remove a prepared dataset that cannot be opened.
+        **kwargs: Further arguments of each builder.
+
+    Raises:
+        UsageError: There is no such dataset, config or version, or an argument cannot be used.
+        BuildError: The dataset is prepared, but its description cannot be read.
+    """
+    match = _NAME.fullmatch(str(name))
+    if match is None or match["name"] not in DATASETS:
+        raise UsageError(f"There is no dataset {name!r}; the datasets are {', '.join(DATASETS)}.")
+    builder_cls = tfds.builder_cls(match["name"])
+    known = list(builder_cls.builder_configs)
+    config = match["config"] or config
+    if isinstance(config, str) and config not in known:
+        raise UsageError(
+            f"{match['name']} has no config {config!r}; it has {', '.join(known) or 'none'}."
+        )
+    kwargs["version"] = match["version"] or version
+    for each in [config] if config else known or [None]:
+        yield _made(builder_cls, name, overwrite, {**kwargs, "config": each})
+
+
+def _made(
+    builder_cls: type[ArchiveBuilder], name: str, overwrite: bool, kwargs: dict[str, Any]
+) -> ArchiveBuilder:
+    builder = builder_cls.__new__(builder_cls)  # apart: it knows its folder when the rest fails
     try:
-        return tfds.builder(name, **builder_kwargs)
-    except (ValueError, TypeError, AssertionError, tfds.core.DatasetNotFoundError) as error:
-        raise UsageError(f"{name!r} cannot be opened: {error}") from error
+        builder.__init__(**kwargs)
+        return builder
+    except ImagenetFamilyError:
+        raise
+    except Exception as error:  # TFDS has many words for a description that it cannot read
+        folder = getattr(builder, "data_path", None)
+        if folder is None or not folder.exists():
+            if not isinstance(error, ValueError | TypeError | AssertionError):
+                raise
+            raise UsageError(f"{name!r} cannot be opened: {error}") from error
+        if not overwrite:
+            raise BuildError(
+                f"{folder}: the prepared dataset cannot be opened ({type(error).__name__}: "
+                f"{error}). Build it again, with --overwrite."
+            ) from error
+    with staging.build_lock(folder):
+        staging.discard(folder)
+    return _made(builder_cls, name, False, kwargs)
 
 
 def _full_name(builder: ArchiveBuilder) -> str:

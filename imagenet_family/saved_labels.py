@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,17 +52,7 @@ def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] |
         return columns
     except FileNotFoundError:
         return None
-    # What NumPy and zipfile raise for damaged files.
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        EOFError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (OSError, *DAMAGED) as error:
         logging.warning("The saved labels %s cannot be read: %s", path, error)
         return None
 

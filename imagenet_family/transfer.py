@@ -168,9 +168,7 @@ def _receive(
             return
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": mark.validator}
-        with session.get(
-            url, headers=headers, stream=True, timeout=TIMEOUT, verify=verify_ssl
-        ) as response:
+        with _answer(session, url, headers, verify_ssl) as response:
             start = _start_of(response, have)
             # The answer with the rest need not repeat the date that the condition was about.
             given = _Mark.of(url, response, mark.size) if start else None
@@ -188,7 +186,7 @@ def _receive(
         raise _InterruptedTransferError(str(error)) from error
     except requests.exceptions.RequestException as error:
         raise DownloadError(f"{url} could not be downloaded: {error}.") from error
-    except OSError as error:  # Those of the network were all caught above.
+    except OSError as error:  # Of the file: those of requests were all caught above.
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise BuildError(
             f"{partial} could not be written: {error.strerror}. "
@@ -196,6 +194,20 @@ def _receive(
             f"download_dir{f' with {expected_size} bytes to spare' if expected_size else ''}, and "
             "run the same again."
         ) from error
+
+
+def _answer(
+    session: "requests.Session", url: str, headers: dict[str, str], verify_ssl: bool
+) -> "requests.Response":
+    """Makes a request; what keeps it from being made has nothing to do with the partial file."""
+    import requests
+
+    try:
+        return session.get(url, headers=headers, stream=True, timeout=TIMEOUT, verify=verify_ssl)
+    except requests.exceptions.RequestException:
+        raise
+    except OSError as error:  # e.g. $REQUESTS_CA_BUNDLE is no file
+        raise DownloadError(f"{url} could not be downloaded: {error}.") from error
 
 
 def _start_of(response: "requests.Response", have: int) -> int | None:

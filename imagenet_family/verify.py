@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from imagenet_family import annotations, archives, ilsvrc, known_files, labels, published
-from imagenet_family.errors import BuildError, ImagenetFamilyError, LabelError, MissingFileError
+from imagenet_family.errors import ImagenetFamilyError, LabelError, MissingFileError
 
 OK = "ok"
 MISSING = "missing"
@@ -170,12 +170,12 @@ def datasets(
             split: [by_name[file] for file in wanted if not by_name[file].usable]
             for split, wanted in needs.splits.items()
         }
-        splits = tuple(split for split, files in lacking.items() if not files)
+        splits = tuple(split for split, missing in lacking.items() if not missing)
         possible = bool(splits) and set(needs.splits) - set(splits) <= needs.optional
-        damaged = any(file.state == DAMAGED for files in lacking.values() for file in files)
-        files = dict.fromkeys(file for files in lacking.values() for file in files)
+        unusable = dict.fromkeys(file for missing in lacking.values() for file in missing)
+        damaged = any(file.state == DAMAGED for file in unusable)
         # A file that is there and damaged stops a build, also if the split could be left out.
-        reports.append(DatasetReport(name, possible and not damaged, splits, tuple(files)))
+        reports.append(DatasetReport(name, possible and not damaged, splits, tuple(unusable)))
     return reports
 
 
@@ -282,7 +282,7 @@ def _count_v2(path: epath.Path, progress: bool) -> tuple[int, int]:
 
 def _count_subset(path: epath.Path, progress: bool) -> tuple[int, int]:
     del progress
-    names = _read(path).split()
+    names = annotations.read(path).split()
     classes = {name.partition(b"_")[0].decode("latin-1") for name in names}
     unknown = sorted(classes.difference(labels.wnid_to_id()))
     if unknown:
@@ -302,14 +302,7 @@ def _count_real(path: epath.Path, progress: bool) -> tuple[int, None]:
     del progress
     # Without names this only checks the form of the file.
     annotations.read_real(path, np.zeros(0, "S1"))
-    return len(json.loads(_read(path))), None
-
-
-def _read(path: epath.Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BuildError(f"{path} cannot be read: {error}.") from error
+    return len(json.loads(annotations.read(path))), None
 
 
 _CONTENTS: Mapping[str, _Contents] = {

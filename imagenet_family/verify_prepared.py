@@ -92,12 +92,25 @@ def find(data_dir: epath.PathLike, names: Iterable[str] = ()) -> list[epath.Path
     Raises:
         UsageError: A name is not one of the family.
         MissingFileError: There is no such folder, or no such dataset in it.
+        BuildError: A folder cannot be read.
     """
     root = epath.Path(data_dir)
+    try:
+        return _find(root, list(names))
+    except ImagenetFamilyError:
+        raise
+    except OSError as error:
+        raise BuildError(
+            f"{root}: the prepared datasets cannot be looked for: {error}. Change the permissions "
+            "of the folder, or use another account."
+        ) from error
+
+
+def _find(root: epath.Path, names: list[str]) -> list[epath.Path]:
     if not root.is_dir():
         raise MissingFileError(f"{root} is not a folder. Say which data_dir the datasets are in.")
     found = []
-    for name in list(names) or list(DATASETS):
+    for name in names or list(DATASETS):
         path, _, version = name.partition(":")
         if path.partition("/")[0] not in DATASETS:
             raise UsageError(f"There is no dataset {name!r}; there are {', '.join(DATASETS)}.")

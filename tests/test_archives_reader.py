@@ -1,9 +1,11 @@
 """Reading members: right bytes or an error, from any thread and process."""
 
 import concurrent.futures
+import gc
 import multiprocessing
 import os
 import pickle
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from archive_cases import pack
 from archives_lib import fake
 from fuzz_archives import indexed_members, tarfile_members
 
-from imagenet_family.archives import ArchiveReader, index_archive
+from imagenet_family.archives import ArchiveReader, index_archive, storage
 from imagenet_family.archives.storage import LocalFile
 from imagenet_family.errors import ArchiveError, MissingFileError
 from imagenet_family.examples import Examples
@@ -117,7 +119,37 @@ def test_many_readers_leave_no_files_open(index):
     for _ in range(20):
         with ArchiveReader(index.path, index.fingerprint) as reader:
             reader.read(*place(index, 0))
+        dropped = ArchiveReader(index.path, index.fingerprint)
+        dropped.read(*place(index, 0))
+        pickle.loads(pickle.dumps(dropped)).read(*place(index, 0))
+        del dropped
+    gc.collect()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_fork_while_another_thread_opens_the_archive(index, reader, monkeypatch):
+    opening, forked = threading.Event(), threading.Event()
+    open_file = storage.open_file
+
+    def slowly(path):
+        opening.set()
+        forked.wait(60)
+        return open_file(path)
+
+    monkeypatch.setattr(storage, "open_file", slowly)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        found = pool.submit(reader.read, *place(index, 0))
+        assert opening.wait(60)
+        monkeypatch.setattr(storage, "open_file", open_file)
+        child = multiprocessing.get_context("fork").Process(
+            target=reader.read, args=place(index, 1), daemon=True
+        )
+        child.start()
+        child.join(20)
+        forked.set()
+        assert found.result() == ENTRIES[0][1]
+    child.kill()
+    assert child.exitcode == 0
 
 
 def test_archive_is_gone(archive, index, reader):

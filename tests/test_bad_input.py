@@ -365,3 +365,25 @@ def test_bad_labels(case, family, tmp_path, capsys):
     for pattern in [re.escape(file), *expected]:
         assert re.search(pattern, message), (pattern, message)
     assert_nothing_prepared(tmp_path / "data")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
+def test_description_that_cannot_be_read(content, family, tmp_path, capsys):
+    data_dir, folder = tmp_path / "data", tmp_path / "data" / "imagenet2012" / "5.1.0"
+    assert build(family[1], data_dir, "imagenet2012") == 0
+    whole = (folder / "dataset_info.json").read_bytes()
+    (folder / "dataset_info.json").write_bytes(content)
+    predictions = tmp_path / "a.csv"
+    predictions.write_text(f"file_name,prediction\n{VAL_NAME},1\n")
+    export = ["export-wds", "--from_prepared", "--output_dir", str(tmp_path / "out")]
+    evaluate = ["evaluate", "--predictions", str(predictions)]
+    for command in (["build"], ["build", "--overwrite", "--dry_run"], export, evaluate):
+        command = [command[0], "imagenet2012", "--data_dir", str(data_dir), *command[1:]]
+        assert cli.main(command) == 1
+        message = said(capsys)
+        assert f"{folder}: the prepared dataset cannot be opened" in message
+        assert "--overwrite" in message
+    assert (folder / "dataset_info.json").read_bytes() == content
+    assert build(family[1], data_dir, "imagenet2012", "--overwrite") == 0
+    assert (folder / "dataset_info.json").read_bytes() == whole
+    assert {path.name for path in folder.parent.iterdir()} == {"5.1.0", ".5.1.0.lock"}

@@ -13,7 +13,7 @@ from kill_lib import tree
 from machine_limits import ordinary_user, small_disk
 from test_bad_input import assert_nothing_prepared, build, said
 
-from imagenet_family import engine, images, preflight
+from imagenet_family import cli, engine, images, preflight
 
 VAL = test_bad_input.VAL
 OPTIONS = ("--num_shards", "4")
@@ -256,6 +256,40 @@ def test_archive_that_changes_while_a_shard_is_read(archives, tmp_path, capsys, 
     assert "changed since it was indexed" in said(capsys)
     assert_nothing_prepared(tmp_path / "data")
     assert not list((tmp_path / "data" / "imagenet2012").rglob("*-of-*"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("folder", "is a folder"), ("no permission", "cannot be read")]
+)
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("imagenet2012_real", "real.json"), ("imagenet2012_subset/1pct", "1percent.txt")],
+)
+def test_label_file_that_cannot_be_read(name, file, kind, expected, archives, open_folder, capsys):
+    own, data_dir = open_folder / "archives", open_folder / "data"
+    shutil.copytree(archives, own)
+    own.chmod(0o755)
+    data_dir.mkdir()
+    data_dir.chmod(0o777)
+    if kind == "folder":
+        (own / file).unlink()
+        (own / file).mkdir()
+    else:
+        (own / file).chmod(0)
+    with ordinary_user():
+        assert build(own, data_dir, name) == 1
+        message = said(capsys)
+        assert str(own / file) in message and expected in message
+        cli.main(["verify", "--manual_dir", str(own), "--dataset", name])
+        assert f"{own / file}: the file cannot be read" in capsys.readouterr().out
+    assert_nothing_prepared(data_dir)
+
+
+def test_prepared_datasets_without_permission(open_folder, capsys):
+    (open_folder / "imagenet2012").mkdir(mode=0)
+    with ordinary_user():
+        assert cli.main(["verify", "--data_dir", str(open_folder)]) == 1
+    assert f"{open_folder / 'imagenet2012'}" in said(capsys)
 
 
 def test_no_archive_at_all(tmp_path, capsys):

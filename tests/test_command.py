@@ -1,5 +1,6 @@
 """The `imagenet-family build` and `demo` commands, as a shell sees them."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -7,6 +8,9 @@ import time
 
 import pytest
 from archives_lib import DUMMY_DATA, make_family
+
+from imagenet_family import cli
+from imagenet_family.cli import verify as cli_verify
 
 
 def command(*arguments, **kwargs):
@@ -65,7 +69,9 @@ def test_without_a_config_all_are_built(tmp_path):
         (["imagenet2012/train"], 1, "no config 'train'; it has none"),
         (["imagenet2012:9.9.9"], 1, "9.9.9"),
         (["imagenet2012:5.0.0"], 1, "too old"),
+        (["imagenet2012:5"], 1, "'imagenet2012:5' cannot be opened: Invalid version"),
         (["imagenet2012", "--file_format", "csv"], 1, "no file format 'csv'; there are tfrecord"),
+        (["imagenet2012", "--file_format", "riegeli"], 1, "the Python package riegeli"),
         (["imagenet2012", "--num_shards", "1000"], 1, "too few for 1000 shards"),
         (["imagenet2012", "--num_shards", "none"], 2, "not a positive number"),
         (["imagenet2012", "--shards", "2"], 2, "unrecognized arguments"),
@@ -79,6 +85,34 @@ def test_wrong_usage_is_one_line_and_a_code(arguments, code, words, tmp_path):
     assert words in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.rglob("dataset_info.json"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "imagenet2012", "--predictions", "a.csv", "b=foo://b.csv"],
+        ["evaluate", "imagenet2012", "--predictions", "a.csv", "--report", "foo://a.html"],
+        ["evaluate", "imagenet2012", "--predictions", "a.csv", "--json", "foo://a.json"],
+        ["export-wds", "--check", "foo://a"],
+        ["predictions-template", "imagenet2012", "--output_dir", "foo://a"],
+        ["demo", "--output_dir", "foo://a"],
+    ],
+)
+def test_a_place_of_no_known_storage(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert "no kind of storage 'foo://'" in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
+    def run(args):
+        raise OSError(errno.EIO, "Input/output error", args.manual_dir)
+
+    monkeypatch.setattr(cli_verify, "run", run)
+    assert cli.main(["verify", "--manual_dir", "a"]) == 1
+    said = capsys.readouterr().err
+    assert said == "imagenet-family: error: [Errno 5] Input/output error: 'a'\n"
 
 
 def test_a_missing_archive_is_named_with_where_to_get_it(tmp_path):
@@ -109,6 +143,45 @@ def test_help_explains_and_starts_without_tfds():
     ).stderr
     assert "tensorflow_datasets" not in imported
     assert "imagenet_family.cli.arguments" in imported
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build", "imagenet2012"],
+        ["demo"],
+        ["evaluate", "imagenet2012", "--predictions", "a.csv"],
+        ["export-wds", "imagenet2012", "--output_dir", "out"],
+        ["predictions-template", "imagenet2012"],
+    ],
+)
+def test_ctrl_c_while_tfds_is_imported(arguments, tmp_path):
+    """Where an import makes another exception of it, which TFDS only logs."""
+    (tmp_path / "a.csv").write_text("file_name,prediction\na,1\n")
+    press_in_import = """if True:
+        import os, signal, sys
+        from imagenet_family import cli
+
+        class Press:
+            def find_spec(self, name, path, target=None):
+                if name == "tensorflow_datasets.public_api":
+                    try:
+                        os.kill(os.getpid(), signal.SIGINT)
+                    except KeyboardInterrupt as error:
+                        raise ImportError from error
+
+        sys.meta_path.insert(0, Press())
+        sys.exit(cli.main(sys.argv[1:]))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", press_in_import, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 130, result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_ctrl_c_stops_at_once_and_the_same_command_goes_on(tmp_path):

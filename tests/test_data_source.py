@@ -176,6 +176,8 @@ def test_splits_that_do_not_exist(datasets, instruction):
         ("mnist", {}),
         ("imagenet2012_subset/2pct", {}),
         ("imagenet2012:1.2.3", {}),
+        ("imagenet2012:5", {}),
+        (5, {}),
         ("imagenet2012", {"order": "random"}),
         ("imagenet2012", {"decoders": {"picture": tfds.decode.SkipDecoding()}}),
         ("imagenet2012", {"decoders": {"image": "skip"}}),

@@ -60,7 +60,7 @@ def test_one_class_an_image_gives_no_top5(models, command):
     arguments = [*models.write("one", 0.5, k=1), *models.write("five", 0.5)]
     code, out, _ = command("evaluate", *NAMES, "--predictions", *arguments)
     assert code == 0
-    assert "no top-5 accuracy of one" in out
+    assert "no top-5 accuracy of one, whose predictions have 1 class an image" in out
     (row,) = [
         line
         for line in out.splitlines()

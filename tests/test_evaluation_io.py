@@ -252,17 +252,40 @@ def test_npz_that_is_a_single_array_or_a_pickle(tmp_path):
         read_predictions(path)
 
 
-def test_npz_whose_header_promises_too_much(tmp_path):
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 40, 1000)}
-    )
+def npy_header(text):
+    text = text.ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        npy_header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 1000)}"),
+        npy_header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (3L,") + bytes(24),
+        npy_header(b"{'descr': '<f4',\n   'fortran_order': False}\n  1L") + bytes(24),
+    ],
+)
+def test_npz_whose_header_makes_no_sense(tmp_path, logits):
     path = tmp_path / "p.npz"
     names = io.BytesIO()
     np.save(names, np.array(NAMES))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("file_name.npy", names.getvalue())
-        archive.writestr("logits.npy", header.getvalue())
+        archive.writestr("logits.npy", logits)
+    with pytest.raises(EvaluationError, match=r"not an .npz file of predictions"):
+        read_predictions(path)
+
+
+def test_damaged_npz_of_another_compression(tmp_path):
+    path = tmp_path / "p.npz"
+    names = io.BytesIO()
+    np.save(names, np.array(NAMES))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("file_name.npy", names.getvalue())
+        archive.writestr("prediction.npy", names.getvalue())
+    data = bytearray(path.read_bytes())
+    data[60] ^= 0xFF  # in the compressed names
+    path.write_bytes(data)
     with pytest.raises(EvaluationError, match=r"not an .npz file of predictions"):
         read_predictions(path)
 

@@ -9,6 +9,7 @@ import pytest
 
 from imagenet_family import evaluation
 from imagenet_family.errors import EvaluationError, MissingFileError, UsageError
+from imagenet_family.evaluation import run
 
 NAMES = evaluation_lib.NAMES
 
@@ -105,8 +106,17 @@ def test_models_that_return_nonsense(models, predict, transform, message):
 def test_running_needs_images(tmp_path):
     with pytest.raises(MissingFileError, match="only labels"):
         evaluation.evaluate(lambda batch: batch, "imagenet2012", data_dir=tmp_path)
-    with pytest.raises(UsageError, match="batch_size"):
-        evaluation.evaluate(lambda batch: batch, "imagenet2012", batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"batch_size": 0}, "batch_size"), ({"level": 95}, "0.95: found 95"), ({}, "no models")],
+)
+def test_arguments_are_checked_before_anything_is_read(arguments, message, monkeypatch):
+    monkeypatch.setattr(run, "read_splits", None)
+    models = {"model": brightest} if arguments else {}
+    with pytest.raises((UsageError, EvaluationError), match=message):
+        evaluation.evaluate(models, "imagenet2012", **arguments)
 
 
 def test_a_models_own_error_comes_through_and_ends_the_threads(models):

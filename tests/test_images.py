@@ -324,6 +324,14 @@ def test_images_that_would_fill_the_memory_are_refused():
             images.decode(data)
 
 
+@pytest.mark.parametrize(("width", "height"), [(65_536, 1), (1, 65_501)])
+def test_a_png_with_a_side_that_no_jpeg_has(width, height):
+    data = _png(np.random.default_rng(0), width, height)
+    with pytest.raises(ImageError, match=f"its {width}x{height} pixels cannot become a JPEG"):
+        images.normalize(data)
+    assert images.decode(data).shape == (height, width, 3)
+
+
 def test_a_jpeg_of_endless_scans_is_refused():
     data = _jpeg(_pixels(np.random.default_rng(0), 64, 64, 3), progressive=True)
     last = data.rindex(b"\xff\xda")

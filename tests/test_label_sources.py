@@ -100,6 +100,7 @@ def test_published_labels_need_no_files(tmp_path):
         ("mnist", "no dataset 'mnist'"),
         ("imagenet_v2/nothing", "no config 'nothing'"),
         ("imagenet2012:1.0.0", "cannot be opened"),
+        ("imagenet2012:5", "cannot be opened"),
         (["imagenet_v2", "imagenet_v2/topimages"], "named twice"),
         ([], "Name a dataset"),
     ],

@@ -86,7 +86,7 @@ def test_prepared_and_archived_datasets_give_the_same_numbers(models, prepared_d
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("damage", ["cut", "length", "shorter"])
+@pytest.mark.parametrize("damage", ["cut", "length", "feature", "shorter"])
 def test_a_damaged_tfrecord(models, tmp_path, damage):
     builder = parity.build_ours("imagenet2012", models.archives, tmp_path, num_shards=1)
     (path,) = builder.info.splits["validation"].filepaths
@@ -95,6 +95,8 @@ def test_a_damaged_tfrecord(models, tmp_path, damage):
         del data[-30:]
     elif damage == "length":
         data[3] ^= 1
+    elif damage == "feature":
+        data[data.index(b"label")] ^= 1
     else:
         data = b""
     path.write_bytes(data)

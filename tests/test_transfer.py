@@ -196,6 +196,12 @@ def test_a_certificate_that_is_none_is_an_error_at_once(server, partial):
     assert "attempt" not in str(caught.value)
 
 
+def test_certificates_that_are_not_there_are_an_error_at_once(server, partial, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nonexistent.pem")
+    with pytest.raises(DownloadError, match=r"/nonexistent\.pem"):
+        get(server.url("a.tar").replace("http:", "https:"), partial)
+
+
 @pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/a.tar"])
 def test_what_is_no_address_is_an_error_at_once(partial, url):
     with pytest.raises(DownloadError):

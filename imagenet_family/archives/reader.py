@@ -4,6 +4,7 @@ import collections
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
@@ -43,9 +44,9 @@ class ArchiveReader:
         self.path = path
         self.fingerprint = fingerprint
         self.source = path if source is None else source
-        self._lock = threading.Lock()
-        self._file: LocalFile | RemoteFile | None = None
-        self._pid = 0
+        # By process: a lock that another thread held during a fork is never released in the child.
+        self._locks: dict[int, threading.Lock] = {}
+        self._opened: tuple[int, LocalFile | RemoteFile] | None = None  # by which process
 
     def read(self, offset: int, size: int, check: int, name: str | bytes = "") -> bytes:
         """Returns the data of one member.
@@ -124,10 +125,10 @@ class ArchiveReader:
 
     def close(self) -> None:
         """Closes the archive; a later read opens it again."""
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
-            self._file = None
+        with self._lock():
+            if self._opened is not None:
+                self._opened[1].close()
+            self._opened = None
 
     def __enter__(self) -> Self:
         return self
@@ -157,11 +158,11 @@ class ArchiveReader:
 
     def _open(self) -> LocalFile | RemoteFile:
         # Connections do not survive a fork, so a child opens the archive for itself.
-        file = self._file
-        if file is not None and self._pid == os.getpid():
-            return file
-        with self._lock:
-            if self._file is None or self._pid != os.getpid():
+        opened, pid = self._opened, os.getpid()
+        if opened is not None and opened[0] == pid:
+            return opened[1]
+        with self._lock():
+            if self._opened is None or self._opened[0] != pid:
                 file = storage.open_file(self.path)
                 try:
                     self._check_unchanged(file)
@@ -169,8 +170,13 @@ class ArchiveReader:
                     file.close()
                     raise
                 file.expect_scattered_reads()
-                self._file, self._pid = file, os.getpid()
-            return self._file
+                # Whoever makes and drops many data sources closes none of them.
+                weakref.finalize(self, file.close).atexit = False
+                self._opened = pid, file
+            return self._opened[1]
+
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def _check_unchanged(self, file: LocalFile | RemoteFile) -> None:
         if not file.has(self.fingerprint):

@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # of which nobody has said more
+        print(f"imagenet-family: error: {error}", file=sys.stderr)
+        return 1
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

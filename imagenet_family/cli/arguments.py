@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
+import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import imagenet_family
-from imagenet_family.errors import UsageError
 
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
     from imagenet_family.runners import WorkerPool
 
-_NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>[\d.*]+))?")
 _NAMES = ", ".join(imagenet_family.DATASETS)
 
 
@@ -38,7 +36,7 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
         ("--manual_dir", "where the archives are (<data_dir>/downloads/manual)"),
         ("--download_dir", "where downloads and saved indexes are kept (<data_dir>/downloads)"),
     ):
-        parser.add_argument(name, type=folder, help=text)
+        parser.add_argument(name, type=path, help=text)
     parser.add_argument(
         "--no_verify_checksums",
         action="store_true",
@@ -68,7 +66,7 @@ def worker_pool(args: argparse.Namespace, *, early: bool = True) -> WorkerPool:
     pool = runners.WorkerPool(staging.ensure_shard, args.workers)
     if early and args.manual_dir and remote.is_local(args.manual_dir):
         with contextlib.suppress(OSError):  # which is told when the archives are looked for
-            size = sum(path.stat().st_size for path in Path(args.manual_dir).iterdir())
+            size = sum(file.stat().st_size for file in Path(args.manual_dir).iterdir())
             alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
             pool.expect(size, alone=alone)
     return pool
@@ -81,16 +79,36 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def folder(text: str) -> str:
-    """Reads a folder, of this machine or of an object store."""
+def path(text: str) -> str:
+    """Reads a folder or a file, of this machine or of an object store."""
     from etils import epath
 
     try:
         epath.Path(text)
     except KeyError as error:
-        message = f"there is no kind of storage {error.args[0]!r}: give a folder, gs:// or s3://"
+        message = f"there is no kind of storage {error.args[0]!r}: give a path, gs:// or s3://"
         raise argparse.ArgumentTypeError(message) from error
     return text
+
+
+def import_tfds() -> None:
+    """Imports TFDS, so that Ctrl-C meanwhile is not lost.
+
+    An import that fails in it is only logged: TFDS would be there in part, and the command go on.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
+    pressed = []
+    alone = threading.current_thread() is threading.main_thread()  # which signals are for
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True)) if alone else None
+    try:
+        import tensorflow_datasets  # noqa: F401
+    finally:
+        if alone:
+            signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def builders(args: argparse.Namespace, **kwargs: Any) -> list[ArchiveBuilder]:
@@ -98,36 +116,16 @@ def builders(args: argparse.Namespace, **kwargs: Any) -> list[ArchiveBuilder]:
 
     Args:
         args: Parsed arguments with `names`, folders and workers.
-        **kwargs: Further arguments of each builder.
+        **kwargs: Further arguments of `opening.builders`.
 
     Raises:
         UsageError: There is no such dataset, config or version.
+        BuildError: A dataset is prepared, but its description cannot be read.
     """
-    import tensorflow_datasets as tfds
+    import_tfds()
+    from imagenet_family import opening
 
-    made = []
-    for text in args.names:
-        match = _NAME.fullmatch(text)
-        if match is None or match["name"] not in imagenet_family.DATASETS:
-            raise UsageError(f"There is no dataset {text!r}; the datasets are {_NAMES}.")
-        builder_cls = tfds.builder_cls(match["name"])
-        configs = [match["config"]] if match["config"] else list(builder_cls.builder_configs)
-        if match["config"] and match["config"] not in builder_cls.builder_configs:
-            raise UsageError(
-                f"{match['name']} has no config {match['config']!r}; it has "
-                f"{', '.join(builder_cls.builder_configs) or 'none'}."
-            )
-        for config in configs or [None]:
-            try:
-                builder = builder_cls(
-                    config=config,
-                    version=match["version"],
-                    data_dir=args.data_dir,
-                    workers=args.workers,
-                    verify_checksums=False if args.no_verify_checksums else None,
-                    **kwargs,
-                )
-            except AssertionError as error:  # TFDS's word for a version that does not exist
-                raise UsageError(str(error)) from error
-            made.append(builder)
-    return made
+    kwargs["data_dir"] = args.data_dir
+    kwargs["workers"] = args.workers
+    kwargs["verify_checksums"] = False if args.no_verify_checksums else None
+    return [builder for name in args.names for builder in opening.builders(name, **kwargs)]

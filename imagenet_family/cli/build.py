@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import importlib.util
 import io
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from imagenet_family.build_plan import BuildPlan
     from imagenet_family.builder import ArchiveBuilder
     from imagenet_family.runners import WorkerPool
+
+
+# What file formats need that need not be installed.
+_PACKAGES = {"array_record": "array_record", "parquet": "pyarrow", "riegeli": "riegeli"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
+    arguments.import_tfds()
     import tensorflow_datasets as tfds
 
     config = {
@@ -86,7 +92,13 @@ def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
     download_config = tfds.download.DownloadConfig(
         **{name: value for name, value in config.items() if value is not None}
     )
-    made = arguments.builders(args, file_format=_file_format(args), flush=args.flush, pool=pool)
+    made = arguments.builders(
+        args,
+        file_format=_file_format(args),
+        flush=args.flush,
+        pool=pool,
+        overwrite=args.overwrite and not (args.dry_run or args.fail_if_exists),
+    )
     for builder in made:
         if args.fail_if_exists and builder.is_prepared():
             raise BuildError(f"{builder.data_dir} exists already, and --fail_if_exists is given.")
@@ -116,6 +128,12 @@ def _file_format(args: argparse.Namespace) -> str | None:
     if args.file_format not in (None, *formats):
         raise UsageError(
             f"There is no file format {args.file_format!r}; there are {', '.join(formats)}."
+        )
+    package = _PACKAGES.get(args.file_format)
+    if package and importlib.util.find_spec(package) is None:
+        raise UsageError(
+            f"The file format {args.file_format!r} needs the Python package {package}, which is "
+            "not installed. Install it, or choose another format."
         )
     return args.file_format
 

@@ -13,8 +13,9 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from etils import epath
 
 import imagenet_family
 from imagenet_family import images, labels, readers
@@ -36,18 +37,21 @@ _PICTURE = "examples.png"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `imagenet-family demo`."""
     parser.add_argument(
-        "--output_dir", type=Path, help="where to write; a new temporary folder if not given"
+        "--output_dir",
+        type=arguments.path,
+        help="where to write; a new temporary folder if not given",
     )
     arguments.add_workers(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs `imagenet-family demo`."""
+    arguments.import_tfds()
     import tensorflow_datasets as tfds
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # that the fakes are not whole is no news here
-    folder = args.output_dir or Path(tempfile.mkdtemp(prefix="imagenet_family_demo_"))
+    folder = epath.Path(args.output_dir or tempfile.mkdtemp(prefix="imagenet_family_demo_"))
     manual_dir = resource_path("dummy_data")
     print(f"Building every dataset from the fake archives in {manual_dir}\n")
     args.names, args.data_dir, args.no_verify_checksums = imagenet_family.DATASETS, folder, True
@@ -63,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
         report(builder)
     print(f"\n{len(prepared)} datasets in {time.perf_counter() - start:.1f} s")
     picture = folder / _PICTURE
-    _grid(prepared).save(picture)
+    with picture.open("wb") as file:
+        _grid(prepared).save(file, "PNG")
     print(f"Their first examples: {picture}")
     name = prepared[-1].info.full_name.rpartition("/")[0]
     print(f"Load one: tfds.load({name!r}, split='test', data_dir={str(folder)!r})")

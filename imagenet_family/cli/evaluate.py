@@ -34,13 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--predictions",
         nargs="+",
         action="extend",
+        type=_predictions,
         required=True,
         metavar="[MODEL=]FILE",
         help="prediction files, each with the name of its model",
     )
     arguments.add_folders(parser)
-    parser.add_argument("--report", metavar="HTML", help="write a report, one file to open or send")
-    parser.add_argument("--json", metavar="JSON", help="write all numbers")
+    parser.add_argument(
+        "--report",
+        type=arguments.path,
+        metavar="HTML",
+        help="write a report, one file to open or send",
+    )
+    parser.add_argument("--json", type=arguments.path, metavar="JSON", help="write all numbers")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from imagenet_family.evaluation import summary
 
     files = read_files(args.predictions)
+    arguments.import_tfds()
     splits = evaluation.read_splits(
         args.names,
         data_dir=args.data_dir,
@@ -80,10 +87,9 @@ def read_files(texts: Sequence[str]) -> dict[str, list]:
 
     files: dict[str, list[evaluation.PredictionFile]] = {}
     for text in dict.fromkeys(texts):
-        match = _MODEL_AND_FILE.fullmatch(text)
-        path = match["path"] if match else text
-        model = match["model"] if match else epath.Path(text).stem
-        if not match and model in files:
+        named, path = _model_and_file(text)
+        model = named or epath.Path(path).stem
+        if not named and model in files:
             raise UsageError(
                 f"{text}: a model is called {model!r} already. Give files their model's name: "
                 "--predictions MODEL=FILE."
@@ -91,6 +97,16 @@ def read_files(texts: Sequence[str]) -> dict[str, list]:
         read = evaluation.PredictionFile(path, evaluation.read_predictions(path))
         files.setdefault(model, []).append(read)
     return files
+
+
+def _predictions(text: str) -> str:
+    arguments.path(_model_and_file(text)[1])
+    return text
+
+
+def _model_and_file(text: str) -> tuple[str | None, str]:
+    match = _MODEL_AND_FILE.fullmatch(text)
+    return (match["model"], match["path"]) if match else (None, text)
 
 
 def _write(path: str, text: str) -> None:

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME[/CONFIG][:VERSION]", help="the dataset to write"
     )
-    parser.add_argument("--output_dir", type=arguments.folder, help="the folder to make")
+    parser.add_argument("--output_dir", type=arguments.path, help="the folder to make")
     parser.add_argument("--splits", help="comma-separated; all if not given")
     arguments.add_folders(parser)
     arguments.add_workers(parser)
@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flush", action="store_true", help="wait for the disk, against a loss of power"
     )
-    parser.add_argument("--check", metavar="OUT", help="check an export instead")
+    parser.add_argument(
+        "--check", type=arguments.path, metavar="OUT", help="check an export instead"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,12 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `imagenet-family predictions-template`."""
     arguments.add_names(parser)
     arguments.add_folders(parser)
-    parser.add_argument("--output_dir", default=".", help="where to write (here)")
+    parser.add_argument(
+        "--output_dir", type=arguments.path, default=".", help="where to write (here)"
+    )
     parser.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="csv (default)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs `imagenet-family predictions-template`."""
+    arguments.import_tfds()
     from imagenet_family import evaluation
 
     splits = evaluation.read_splits(

@@ -28,11 +28,9 @@ from imagenet_family.errors import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `imagenet-family verify`."""
+    parser.add_argument("--manual_dir", type=arguments.path, help="folder of the archives to check")
     parser.add_argument(
-        "--manual_dir", type=arguments.folder, help="folder of the archives to check"
-    )
-    parser.add_argument(
-        "--data_dir", type=arguments.folder, help="folder of the prepared datasets to check"
+        "--data_dir", type=arguments.path, help="folder of the prepared datasets to check"
     )
     parser.add_argument(
         "--dataset",
@@ -74,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
                 print(_dataset_text(report))
     if args.data_dir is not None:
         result["prepared"] = []
-        for folder in verify_prepared.find(args.data_dir, args.dataset):
+        folders = verify_prepared.find(args.data_dir, args.dataset)
+        arguments.import_tfds()
+        for folder in folders:
             prepared = verify_prepared.check(folder, workers=args.workers)
             result["prepared"].append({**dataclasses.asdict(prepared), "ok": prepared.ok})
             ok &= prepared.ok

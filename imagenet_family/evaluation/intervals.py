@@ -77,7 +77,7 @@ def class_bootstrap(per_class: np.ndarray, level: float = LEVEL) -> Interval:
     """
     if not per_class.size:
         raise EvaluationError("A mean over classes needs at least one class that has images.")
-    tail = (1 - _checked(level)) / 2
+    tail = (1 - checked_level(level)) / 2
     rng = np.random.default_rng(_SEED)
     drawn = rng.integers(per_class.size, size=(BOOTSTRAP_SAMPLES, per_class.size), dtype=np.int32)
     low, high = np.quantile(per_class[drawn].mean(axis=1), [tail, 1 - tail])
@@ -135,10 +135,15 @@ def paired_difference(only_first: int, only_second: int, n: int, level: float = 
 
 
 def _normal_quantile(level: float) -> float:
-    return statistics.NormalDist().inv_cdf((1 + _checked(level)) / 2)
+    return statistics.NormalDist().inv_cdf((1 + checked_level(level)) / 2)
 
 
-def _checked(level: float) -> float:
+def checked_level(level: float) -> float:
+    """Gives a nominal coverage back.
+
+    Raises:
+        EvaluationError: It is not between 0 and 1.
+    """
     if not 0 < level < 1:
         raise EvaluationError(
             f"A confidence level is between 0 and 1, such as 0.95: found {level}."

@@ -18,8 +18,6 @@ import io
 import itertools
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -30,6 +28,7 @@ from imagenet_family.errors import EvaluationError, MissingFileError, UsageError
 from imagenet_family.evaluation import label_columns
 from imagenet_family.evaluation.predictions import TOP_K, Predictions, as_predictions
 from imagenet_family.labels import NUM_CLASSES
+from imagenet_family.npz import DAMAGED
 
 _VALUE_COLUMNS = ("prediction", "top5", "logits")
 # A thousand logits are about 20 kB of text.
@@ -267,7 +266,7 @@ def _read_parquet(file: BinaryIO) -> dict[str, Any]:
         return {name: table.column(name).to_pylist() for name in table.column_names}
     except EvaluationError:
         raise
-    except (pa.ArrowException, *_DAMAGED) as error:
+    except (pa.ArrowException, *DAMAGED) as error:
         raise EvaluationError(f"not a Parquet file of predictions: {error}.") from None
 
 
@@ -299,22 +298,9 @@ def _read_npz(file: BinaryIO) -> dict[str, Any]:
             return {name: np.atleast_1d(arrays[name]) for name in ("file_name", column)}
     except EvaluationError:
         raise
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise EvaluationError(f"not an .npz file of predictions: {error}.") from None
 
-
-# What NumPy, zipfile and pyarrow raise for damaged, encrypted, pickled and absurdly large arrays.
-_DAMAGED = (
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 _READERS: dict[str, Callable[[BinaryIO], dict[str, Any]]] = {
     ".csv": _read_csv,

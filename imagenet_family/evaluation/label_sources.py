@@ -7,7 +7,6 @@ the validation images of ImageNet, from this package itself.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 IMAGENET_M = "imagenet_m"
 # Their validation split is ImageNet's own, which needs none of their other files.
 _PLAIN_VALIDATION = ("imagenet2012", "imagenet2012_subset")
-_NAME = re.compile(r"(?P<name>\w+)(?P<config>/[\w.-]+)?(?P<version>:[\d.*]+)?")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,35 +115,13 @@ def labels_of(source: DataSource) -> Labels:
 def _builders(
     names: list[str], data_dir: epath.PathLike | None, kwargs: dict[str, Any]
 ) -> Iterator[ArchiveBuilder]:
-    import tensorflow_datasets as tfds
+    from imagenet_family import opening
 
-    for text in names:
-        match = _NAME.fullmatch(text)
-        if match is None or match["name"] not in DATASETS:
-            raise UsageError(
-                f"There is no dataset {text!r}; the datasets are {', '.join(DATASETS)}."
-            )
-        builder_cls = tfds.builder_cls(match["name"])
-        configs = [config.name for config in builder_cls.BUILDER_CONFIGS]
-        if match["config"]:
-            if match["config"][1:] not in configs:
-                raise UsageError(
-                    f"{match['name']} has no config {match['config'][1:]!r}; it has "
-                    f"{', '.join(configs) or 'none'}."
-                )
-            configs = [match["config"][1:]]
-        elif match["name"] in _PLAIN_VALIDATION:
-            configs = configs[:1]  # all have the same validation split
-        for config in configs or [None]:
-            try:
-                yield builder_cls(
-                    config=config,
-                    version=match["version"] and match["version"][1:],
-                    data_dir=data_dir,
-                    **kwargs,
-                )
-            except (AssertionError, ValueError) as error:  # TFDS's words for a missing version
-                raise UsageError(f"{text!r} cannot be opened: {error}") from error
+    for name in names:
+        for builder in opening.builders(name, data_dir=data_dir, **kwargs):
+            yield builder
+            if builder.name in _PLAIN_VALIDATION:  # all configs have the same validation split
+                break
 
 
 def _read(

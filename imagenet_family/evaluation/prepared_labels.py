@@ -126,12 +126,14 @@ def _parse_mapped(path: str, kinds: dict[str, type], length: int) -> Iterator[di
             size = os.fstat(file.fileno()).st_size
             if not size:  # cannot be mapped
                 return
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                # No reading ahead into images; other records are rather read in one go.
-                if size > _LARGE_RECORD * max(1, length) and hasattr(mmap, "MADV_RANDOM"):
-                    data.madvise(mmap.MADV_RANDOM)
-                starts, stops = _frames(data)
-                columns = example_columns.parse(np.frombuffer(data, np.uint8), starts, stops, kinds)
+            # Not closed: it goes with the last array on it. The traceback of an error has one, and
+            # closing would then be an error in the place of that one.
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # No reading ahead into images; other records are rather read in one go.
+        if size > _LARGE_RECORD * max(1, length) and hasattr(mmap, "MADV_RANDOM"):
+            data.madvise(mmap.MADV_RANDOM)
+        starts, stops = _frames(data)
+        columns = example_columns.parse(np.frombuffer(data, np.uint8), starts, stops, kinds)
     except OSError as error:
         raise BuildError(f"Shard {path} cannot be read: {error}. Build it again.") from error
     except ValueError as error:

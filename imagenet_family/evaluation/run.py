@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from imagenet_family import images
 from imagenet_family.errors import EvaluationError, ImageError, MissingFileError, UsageError
 from imagenet_family.evaluation import suite
-from imagenet_family.evaluation.intervals import LEVEL
+from imagenet_family.evaluation.intervals import LEVEL, checked_level
 from imagenet_family.evaluation.label_sources import LabelledSplit, read_splits
 from imagenet_family.evaluation.predictions import Predictions, as_predictions
 from imagenet_family.progress import tfds_bars_enabled
@@ -73,12 +73,16 @@ def evaluate(
     Raises:
         UsageError: An argument cannot be used.
         MissingFileError: A dataset's images are not at hand.
-        EvaluationError: The model returns something that is no prediction of the batch.
+        EvaluationError: The level is not between 0 and 1, or the model returns something that is
+            no prediction of the batch.
         ImagenetFamilyError: An archive or an image is damaged.
     """
     models = dict(predict_fn) if isinstance(predict_fn, Mapping) else {_MODEL: predict_fn}
     if batch_size < 1 or (threads is not None and threads < 1):
         raise UsageError(f"batch_size and threads are at least 1: found {batch_size}, {threads}.")
+    if not models:
+        raise UsageError("There are no models to run: pass one, or a mapping with one.")
+    checked_level(level)
     splits = read_splits(
         names,
         data_dir=data_dir,

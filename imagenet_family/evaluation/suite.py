@@ -192,10 +192,11 @@ def measure(
     for number, split in enumerate(splits):
         found = {model: each[number] for model, each in predictions.items()}
         for model, values in found.items():
-            if split.split != IMAGENET_M and values.top_k.shape[1] < TOP_K:
+            k = values.top_k.shape[1]
+            if split.split != IMAGENET_M and k < TOP_K:
                 notes.append(
                     f"{split.title}: no top-5 accuracy of {model}, whose predictions have "
-                    f"{values.top_k.shape[1]} class an image."
+                    f"{k} class{'' if k == 1 else 'es'} an image."
                 )
             results.append(_measure(split, model, values, level))
         for first, second in itertools.combinations(found, 2):

@@ -12,7 +12,6 @@ from imagenet_family.evaluation.label_sources import LabelledSplit
 
 _SIDE = 88  # pixels, drawn at most half as large as that on screens of double density
 _QUALITY = 55
-_MAX_PIXELS = 100_000_000
 
 Place = tuple[str, str, str]
 """Dataset, split and file name of an image."""
@@ -59,7 +58,7 @@ def _data_url(data: bytes) -> str:
     from PIL import Image
 
     width, height = images.dimensions(data)
-    if width * height > _MAX_PIXELS:
+    if width * height > images.MAX_PIXELS:
         raise ImageError(f"{width} x {height} pixels are too many for a thumbnail.")
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:

@@ -7,7 +7,7 @@ import functools
 import tensorflow_datasets as tfds
 from etils import epath
 
-from imagenet_family import features, ilsvrc
+from imagenet_family import annotations, features, ilsvrc
 from imagenet_family.archives import ArchiveIndex
 from imagenet_family.builder import ArchiveBuilder
 from imagenet_family.examples import Examples, LazyExamples
@@ -57,5 +57,5 @@ class Builder(ArchiveBuilder, skip_registration=True):
         return splits
 
     def _generate_examples(self, index: ArchiveIndex, listed: epath.Path) -> Examples:
-        wanted = set(listed.read_bytes().split())
+        wanted = set(annotations.read(listed).split())
         return ilsvrc.train_examples(index, ilsvrc.rows_named(index, wanted, listed))
