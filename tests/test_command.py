@@ -155,16 +155,20 @@ def test_help_explains_and_starts_without_tfds():
         ["predictions-template", "imagenet2012"],
     ],
 )
-def test_ctrl_c_while_tfds_is_imported(arguments, tmp_path):
-    """Where an import makes another exception of it, which TFDS only logs."""
+@pytest.mark.parametrize("module", ["numpy", "tensorflow_datasets.public_api"])
+def test_ctrl_c_during_an_import(module, arguments, tmp_path):
+    """Where the import makes another exception of it, which TFDS only logs."""
     (tmp_path / "a.csv").write_text("file_name,prediction\na,1\n")
-    press_in_import = """if True:
+    press_in_import = (
+        f"module = {module!r}"
+        + """
+if True:
         import os, signal, sys
         from imagenet_family import cli
 
         class Press:
             def find_spec(self, name, path, target=None):
-                if name == "tensorflow_datasets.public_api":
+                if name == module:
                     try:
                         os.kill(os.getpid(), signal.SIGINT)
                     except KeyboardInterrupt as error:
@@ -173,6 +177,7 @@ def test_ctrl_c_while_tfds_is_imported(arguments, tmp_path):
         sys.meta_path.insert(0, Press())
         sys.exit(cli.main(sys.argv[1:]))
     """
+    )
     result = subprocess.run(
         [sys.executable, "-c", press_in_import, *arguments],
         capture_output=True,

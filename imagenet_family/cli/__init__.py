@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from imagenet_family.cli import interrupts
 from imagenet_family.errors import ImagenetFamilyError
 
 # Each is a module here with `add_arguments(parser)` and `run(args) -> int`, imported only when it
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = _parse(argv)
+        with interrupts.held_back():
+            args = _parse(argv)
         code = args.run(args)
         sys.stdout.flush()
         return code

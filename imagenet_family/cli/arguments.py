@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import imagenet_family
+from imagenet_family.cli import interrupts
 
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
@@ -61,7 +61,8 @@ def worker_pool(args: argparse.Namespace, *, early: bool = True) -> WorkerPool:
         early: Whether they start at once if the archives are large, so that they get ready while
             TFDS is imported.
     """
-    from imagenet_family import remote, runners, staging
+    with interrupts.held_back():
+        from imagenet_family import remote, runners, staging
 
     pool = runners.WorkerPool(staging.ensure_shard, args.workers)
     if early and args.manual_dir and remote.is_local(args.manual_dir):
@@ -92,23 +93,13 @@ def path(text: str) -> str:
 
 
 def import_tfds() -> None:
-    """Imports TFDS, so that Ctrl-C meanwhile is not lost.
-
-    An import that fails in it is only logged: TFDS would be there in part, and the command go on.
+    """Imports TFDS; Ctrl-C meanwhile is not lost.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    pressed = []
-    alone = threading.current_thread() is threading.main_thread()  # which signals are for
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True)) if alone else None
-    try:
+    with interrupts.held_back():
         import tensorflow_datasets  # noqa: F401
-    finally:
-        if alone:
-            signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
 
 
 def builders(args: argparse.Namespace, **kwargs: Any) -> list[ArchiveBuilder]:

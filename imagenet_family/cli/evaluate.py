@@ -51,11 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs `imagenet-family evaluate`."""
+    arguments.import_tfds()
     from imagenet_family import evaluation
     from imagenet_family.evaluation import summary
 
     files = read_files(args.predictions)
-    arguments.import_tfds()
     splits = evaluation.read_splits(
         args.names,
         data_dir=args.data_dir,
