@@ -16,6 +16,7 @@ from absl import logging
 
 from imagenet_family.archives import saved, storage
 from imagenet_family.examples import Column, Ragged
+from imagenet_family.npz import DAMAGED
 from imagenet_family.prepared import PreparedSplit, shard_stamps
 
 _FORMAT = 1
