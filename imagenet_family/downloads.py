@@ -255,7 +255,7 @@ class _ResumingManager(download_manager.DownloadManager):
                 f"{int(expected.size)} bytes with sha256 {expected.checksum}, found "
                 f"{int(found.size)} bytes with {found.checksum}. Run the same again; if that does "
                 f"not help, the file was changed at its source. {by_hand} With {VERIFY_VARIABLE}=0 "
-                "any file is taken."
+                "or --no_verify_checksums any file is taken."
             )
         self._register_or_validate_checksums(url=wanted.url, url_info=found, path=partial)
         registered = self._is_checksum_registered(url=wanted.url)

@@ -42,7 +42,7 @@ def read_records(path: epath.PathLike, file_format: str) -> Iterator[bytes]:
         raise
     except Exception as error:  # each format's library has its own exceptions
         raise BuildError(
-            f"Shard {os.fspath(path)} cannot be read: {error}. Build it again."
+            f"Shard {os.fspath(path)} cannot be read: {error}. Build or export it again."
         ) from error
 
 
@@ -83,7 +83,8 @@ def _read_tfrecord(path: epath.Path) -> Iterator[bytes]:
 
 def _damaged(path: epath.Path, offset: int, problem: str) -> BuildError:
     return BuildError(
-        f"Shard {os.fspath(path)} is damaged at offset {offset}: {problem}. Build it again."
+        f"Shard {os.fspath(path)} is damaged at offset {offset}: {problem}. "
+        "Build or export it again."
     )
 
 

@@ -1,6 +1,7 @@
 """The `imagenet-family build` and `demo` commands, as a shell sees them."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 import pytest
 from archives_lib import DUMMY_DATA, make_family
 
-from imagenet_family import cli
+from imagenet_family import __version__, cli
 from imagenet_family.cli import verify as cli_verify
 
 
@@ -46,6 +47,8 @@ def test_build_prints_what_came_out_and_nothing_is_built_twice(tmp_path):
     again = build(tmp_path, "imagenet2012", "imagenet_v2/topimages:3.1.0")
     assert again.returncode == 0, again.stderr
     assert [path.stat().st_mtime_ns for path in shards] == stamps
+    would = build(tmp_path, "imagenet2012", "--dry_run")
+    assert "prepared already; nothing would be written" in would.stdout
     refused = build(tmp_path, "imagenet2012", "--fail_if_exists")
     assert refused.returncode == 1
     assert "--fail_if_exists" in refused.stderr
@@ -214,3 +217,24 @@ def test_ctrl_c_stops_at_once_and_the_same_command_goes_on(tmp_path):
     inodes = {path.name: path.stat().st_ino for path in dataset.parent.glob("*-of-00040")}
     assert all(inodes[name] == inode for name, inode in finished.items())  # not written again
     assert not list(tmp_path.rglob("partial.*"))
+
+
+def test_version():
+    result = command("--version")
+    assert (result.returncode, result.stdout) == (0, f"imagenet-family {__version__}\n")
+
+
+def test_a_tilde_is_the_home_folder_in_every_argument(tmp_path):
+    (tmp_path / "archives").symlink_to(DUMMY_DATA)
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    for arguments in (
+        ["build", "imagenet2012_real", "--no_verify_checksums"],
+        ["verify"],
+        ["export-wds", "imagenet2012_real", "--no_verify_checksums", "--output_dir=~/tars"],
+    ):
+        folders = ["--data_dir=~/data", "--manual_dir=~/archives"]
+        result = command(*arguments, *folders, env=environment, cwd=tmp_path)
+        # The fake archives are not the published ones, which verify tells.
+        assert result.returncode == 0 or arguments == ["verify"], result.stderr
+    assert not (tmp_path / "~").exists()
+    assert {"archives", "data", "tars"} < {path.name for path in tmp_path.iterdir()}

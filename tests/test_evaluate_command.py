@@ -9,6 +9,7 @@ import evaluation_lib
 import pytest
 
 from imagenet_family import cli, evaluation
+from imagenet_family.evaluation import report
 
 NAMES = evaluation_lib.NAMES
 
@@ -102,6 +103,20 @@ def test_errors_are_one_line_and_exit_code_1(command, arguments, message):
     assert message in err
     assert err.startswith("imagenet-family: error: ")
     assert err.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_made_is_told_first(command, monkeypatch):
+    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
+    code, out, err = command("evaluate", "imagenet2012", "--predictions", "no.csv", "--report", "r")
+    assert (code, out) == (1, "")
+    assert "pip install 'imagenet-family[report]'" in err
+
+
+def test_where_labels_come_from_is_told(models, command):
+    code, out, _ = command("evaluate", *NAMES, "--predictions", *models.write("a", 0.5))
+    assert code == 0
+    (told,) = [line for line in out.splitlines() if line.startswith("Labels from ")]
+    assert str(models.archives / "ILSVRC2012_img_val.tar") in told
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(models, command):

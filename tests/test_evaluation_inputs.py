@@ -44,6 +44,7 @@ def _scores(n=3):
         ([[1, 2], [3, 3], [5, 6]], "1 of 3 predictions name a class more than once: rows 1"),
         (["n01440764", "n01443537", "tench"], "1 predicted labels are not among.*'tench'"),
         (["1", "2", "3"], "not among the 1,000 wnids"),
+        (["65", "dog", "66"], "ILSVRC-2012: 'dog'\\."),
         ([b"n01440764", b"\xff", b"n01443537"], "not among the 1,000 wnids"),
         (_scores()[:, :999], r"shape \(n, 1000\).*found \(3, 999\)"),
         (np.zeros((3, 1001)), r"found \(3, 1001\).*scores\[:, 1:\]"),

@@ -11,7 +11,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+import imagenet_family
 from imagenet_family.cli import interrupts
 from imagenet_family.errors import ImagenetFamilyError
 
@@ -47,10 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"imagenet-family: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "imagenet-family: stopped. The same command again goes on from what is finished.",
-            file=sys.stderr,
-        )
+        resumes = argv[:1] in (["build"], ["export-wds"]) and "--check" not in argv
+        hint = " The same command again goes on from what is finished." if resumes else ""
+        print(f"imagenet-family: stopped.{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,12 +61,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Version(argparse.Action):
+    """Shows the version, which is only looked up for that."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"{parser.prog} {imagenet_family.__version__}")
+        parser.exit()
+
+
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="imagenet-family",
         description="ImageNet-2012 and the datasets derived from it, straight from the archives.",
         epilog="`imagenet-family COMMAND --help` explains a command.",
     )
+    parser.add_argument("--version", action=_Version, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in _COMMANDS.items():
         command = commands.add_parser(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import threading
 from pathlib import Path
@@ -40,7 +41,7 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no_verify_checksums",
         action="store_true",
-        help="do not check the sha256 of downloaded files",
+        help="do not check the sha256 of files that are downloaded, or put into manual_dir instead",
     )
 
 
@@ -81,15 +82,14 @@ def positive(text: str) -> int:
 
 
 def path(text: str) -> str:
-    """Reads a folder or a file, of this machine or of an object store."""
+    """Reads a folder or a file, of this machine or of an object store; `~` is the home folder."""
     from etils import epath
 
     try:
-        epath.Path(text)
+        return os.fspath(epath.Path(text).expanduser())
     except KeyError as error:
         message = f"there is no kind of storage {error.args[0]!r}: give a path, gs:// or s3://"
         raise argparse.ArgumentTypeError(message) from error
-    return text
 
 
 def import_tfds() -> None:

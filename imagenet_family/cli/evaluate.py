@@ -53,8 +53,10 @@ def run(args: argparse.Namespace) -> int:
     """Runs `imagenet-family evaluate`."""
     arguments.import_tfds()
     from imagenet_family import evaluation
-    from imagenet_family.evaluation import summary
+    from imagenet_family.evaluation import report, summary
 
+    if args.report:
+        report.check_packages()
     files = read_files(args.predictions)
     splits = evaluation.read_splits(
         args.names,
@@ -100,8 +102,9 @@ def read_files(texts: Sequence[str]) -> dict[str, list]:
 
 
 def _predictions(text: str) -> str:
-    arguments.path(_model_and_file(text)[1])
-    return text
+    model, file = _model_and_file(text)
+    file = arguments.path(file)
+    return f"{model}={file}" if model else file
 
 
 def _model_and_file(text: str) -> tuple[str | None, str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagenet_family.errors import UsageError
 from imagenet_family.evaluation.gap import RECHT_2019
 from imagenet_family.evaluation.suite import LINE_CONFIG, ModelGap
 
@@ -121,13 +120,9 @@ def _errors(value: float, low: float, high: float) -> list[list[float]]:
 
 
 def _figure(xlabel: str, ylabel: str, salt: str) -> tuple[Figure, Axes]:
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError(
-            "The report's plots are drawn with matplotlib: pip install 'imagenet-family[report]'."
-        ) from None
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()

@@ -76,6 +76,8 @@ class Predictions:
         ids = np.array([known.get(str(wnid), -1) for wnid in distinct])
         if (ids < 0).any():
             strangers = [str(wnid) for wnid in distinct[ids < 0]]
+            # A column of class ids with one word in it is text as a whole: the word is to blame.
+            strangers = [text for text in strangers if not text.isdecimal()] or strangers
             raise EvaluationError(
                 f"{len(strangers):,} predicted labels are not among the 1,000 wnids of "
                 f"ILSVRC-2012: {label_columns.some(strangers)}. Predictions are class ids from 0 "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,15 +66,25 @@ def write_report(
         raise BuildError(f"{path} cannot be written: {error}.") from error
 
 
+def check_packages() -> None:
+    """Checks that the packages that a report is made with are installed.
+
+    Raises:
+        UsageError: One is not.
+    """
+    for package in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(
+                f"The report is made with {package}: pip install 'imagenet-family[report]'."
+            )
+
+
 def render(evaluation: Evaluation, splits: Sequence[LabelledSplit] = ()) -> str:
     """Gives the report as HTML; see `write_report`."""
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError:
-        raise UsageError(
-            "The report is made with Jinja2: pip install 'imagenet-family[report]'."
-        ) from None
+    check_packages()
+    import jinja2
+    from markupsafe import Markup
+
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

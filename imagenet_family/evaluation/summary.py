@@ -156,6 +156,8 @@ def as_text(evaluation: Evaluation) -> str:
                 "leave them out."
             )
     notes += evaluation.notes
+    origins = dict.fromkeys(split.origin for split in evaluation.splits)
+    notes.append(f"Labels from {', '.join(origins)}.")
     notes.append(f"Intervals: {100 * evaluation.level:g} %. " + "; ".join(methods(evaluation)))
     return "\n".join([*lines, "", *notes])
 
