@@ -70,7 +70,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         with remote.explained(data_dir or ""):
             # Or TFDS would make a folder of the name `~`.
-            data_dir = data_dir and epath.Path(data_dir).expanduser()
+            data_dir = data_dir and remote.user_path(data_dir)
             super().__init__(data_dir=data_dir, **kwargs)
         self.workers = workers if pool is None else pool.workers
         self._pool = pool
@@ -179,8 +179,11 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Raises:
             ImagenetFamilyError: An archive or a label file is missing or damaged.
         """
-        config = tfds.download.DownloadConfig(manual_dir=manual_dir and epath.Path(manual_dir))
-        splits = self._split_generators(self._make_download_manager(download_dir, config))
+        manual_dir = manual_dir and remote.user_path(manual_dir)
+        download_dir = download_dir and remote.user_path(download_dir)
+        config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+        with _system_errors(self.data_path):
+            splits = self._split_generators(self._make_download_manager(download_dir, config))
         return LazyMapping(splits, lambda name: _opened(splits[name]))
 
     def index_dir(self, download_dir: epath.PathLike | None = None) -> epath.Path:

@@ -16,7 +16,7 @@ from typing import Any
 import fsspec.config
 from etils import epath
 
-from imagenet_family.errors import BuildError
+from imagenet_family.errors import BuildError, UsageError
 
 _LAST = "dataset_info.json"
 # Whose exceptions need not be an OSError.
@@ -32,6 +32,20 @@ for _protocol in ("s3", "gcs", "gs", "abfs", "az"):
 def is_local(path: epath.PathLike) -> bool:
     """Tells whether a path is on a file system of this machine."""
     return "://" not in os.fspath(path)
+
+
+def user_path(path: epath.PathLike) -> epath.Path:
+    """Gives a path as a user means it: `~` is the home folder.
+
+    Raises:
+        UsageError: There is no such kind of storage.
+    """
+    try:
+        return epath.Path(path).expanduser()
+    except KeyError as error:
+        raise UsageError(
+            f"{path}: there is no kind of storage {error.args[0]!r}: give a path, gs:// or s3://"
+        ) from error
 
 
 def listing(folder: epath.Path) -> list[epath.Path]:

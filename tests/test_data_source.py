@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 import imagenet_family
 from imagenet_family import labels, tfds_compat
-from imagenet_family.errors import ArchiveError, ImageError, MissingFileError, UsageError
+from imagenet_family.errors import (
+    ArchiveError,
+    BuildError,
+    ImageError,
+    MissingFileError,
+    UsageError,
+)
 
 SUBSET = "imagenet2012_subset/1pct"
 VALIDATION = "ILSVRC2012_img_val.tar"
@@ -189,6 +195,15 @@ def test_splits_that_do_not_exist(datasets, instruction):
 def test_arguments_that_cannot_be_used(datasets, name, options):
     with pytest.raises(UsageError):
         datasets.open(name, "train", **options)
+
+
+@pytest.mark.parametrize("argument", ["data_dir", "manual_dir", "download_dir"])
+def test_folders_that_cannot_be(tmp_path, argument):
+    with pytest.raises(UsageError, match="no kind of storage 'foo://'"):
+        imagenet_family.data_source("imagenet2012", **{argument: "foo://bucket"})
+    if argument != "manual_dir":
+        with pytest.raises(BuildError, match="/dev/null/folder"):
+            imagenet_family.data_source("imagenet2012", **{argument: "/dev/null/folder"})
 
 
 def test_archives_that_are_not_there(tmp_path):

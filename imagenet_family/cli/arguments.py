@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import imagenet_family
 from imagenet_family.cli import interrupts
+from imagenet_family.errors import UsageError
 
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
@@ -83,13 +84,12 @@ def positive(text: str) -> int:
 
 def path(text: str) -> str:
     """Reads a folder or a file, of this machine or of an object store; `~` is the home folder."""
-    from etils import epath
+    from imagenet_family import remote
 
     try:
-        return os.fspath(epath.Path(text).expanduser())
-    except KeyError as error:
-        message = f"there is no kind of storage {error.args[0]!r}: give a path, gs:// or s3://"
-        raise argparse.ArgumentTypeError(message) from error
+        return os.fspath(remote.user_path(text))
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def import_tfds() -> None:
