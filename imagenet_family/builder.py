@@ -132,6 +132,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ):
                 super().download_and_prepare(download_config=download_config, **kwargs)
             self._save_labels(kwargs.get("download_dir"))
+            self._written = ()  # tables of all images, of no further use
 
     def _save_labels(self, download_dir: epath.PathLike | None) -> None:
         """Saves the labels, for the evaluation of models, where reading them takes long."""
