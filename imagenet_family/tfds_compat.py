@@ -192,6 +192,19 @@ def absolute_slices(
     ]
 
 
+def check_writable(file_format: str) -> None:
+    """Checks that the shards of a format are single files.
+
+    Raises:
+        UsageError: Each has an index file beside it.
+    """
+    if file_format == "riegeli":
+        raise UsageError(
+            "Riegeli files cannot be written here, as each has an index file beside it. Choose "
+            "another file_format: tfrecord, array_record or parquet."
+        )
+
+
 def write_shard(path: epath.Path, records: Iterable[Record], file_format: str) -> None:
     """Writes a shard through TFDS, in a format that only TFDS can write.
 
@@ -205,11 +218,7 @@ def write_shard(path: epath.Path, records: Iterable[Record], file_format: str) -
     """
     from tensorflow_datasets.core import file_adapters, writer
 
-    if file_format == "riegeli":
-        raise UsageError(
-            "Riegeli files cannot be written here, as each has an index file beside it. Choose "
-            "another file_format: tfrecord, array_record or parquet."
-        )
+    check_writable(file_format)
     examples = ((row, b"".join(record.parts)) for row, record in enumerate(records))
     writer.ExampleWriter(file_adapters.FileFormat.from_value(file_format)).write(path, examples)
 

@@ -74,7 +74,7 @@ def test_without_a_config_all_are_built(tmp_path):
         (["imagenet2012:5.0.0"], 1, "too old"),
         (["imagenet2012:5"], 1, "'imagenet2012:5' cannot be opened: Invalid version"),
         (["imagenet2012", "--file_format", "csv"], 1, "no file format 'csv'; there are tfrecord"),
-        (["imagenet2012", "--file_format", "riegeli"], 1, "the Python package riegeli"),
+        (["imagenet2012", "--file_format", "riegeli"], 1, "Riegeli files cannot be written"),
         (["imagenet2012", "--num_shards", "1000"], 1, "too few for 1000 shards"),
         (["imagenet2012", "--num_shards", "none"], 2, "not a positive number"),
         (["imagenet2012", "--shards", "2"], 2, "unrecognized arguments"),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 # What file formats need that need not be installed.
-_PACKAGES = {"array_record": "array_record", "parquet": "pyarrow", "riegeli": "riegeli"}
+_PACKAGES = {"array_record": "array_record", "parquet": "pyarrow"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,11 +127,14 @@ def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
 def _file_format(args: argparse.Namespace) -> str | None:
     from tensorflow_datasets.core import file_adapters
 
+    from imagenet_family import tfds_compat
+
     formats = [file_format.value for file_format in file_adapters.FileFormat]
     if args.file_format not in (None, *formats):
         raise UsageError(
             f"There is no file format {args.file_format!r}; there are {', '.join(formats)}."
         )
+    tfds_compat.check_writable(args.file_format)
     package = _PACKAGES.get(args.file_format)
     if package and importlib.util.find_spec(package) is None:
         raise UsageError(
