@@ -14,9 +14,10 @@ The datasets to compare with are prepared in `--data_dir` if they are not there.
 grain are left out where they are not installed.
 
 `decoded` crops every image to 224 x 224 and makes batches of 64. What is compared: `tfds.load` and
-`as_dataset`, decoding in two threads of TensorFlow, in the order of the files; and sources that are
-shuffled, decoding in two worker processes of torch or grain, or in two threads of grain. TensorFlow
-keeps two batches ready, the others two for each worker. The last line is the reference for grain:
+`as_dataset`, decoding in two threads of TensorFlow; and sources, decoding in two worker processes
+of torch or grain, or in two threads of grain. TensorFlow keeps two batches ready, the others two
+for each worker. All read in order; with `--shuffle` TensorFlow shuffles files and 1,000 encoded
+examples at a time, and torch and grain the whole split. The last line is the reference for grain:
 the same pipeline over `tfds.data_source` on a prepared dataset. The rate is that of the middle of
 the stream, without the start of the workers.
 """
@@ -155,27 +156,39 @@ def decoded(args: argparse.Namespace) -> None:
     options.threading.private_threadpool_size = WORKERS
 
     def crop_in_graph(example: dict) -> tuple:
-        return example["image"][:SIDE, :SIDE], example["label"]
+        image = example["image"]
+        if args.shuffle:
+            image = tf.io.decode_jpeg(image, channels=3)
+        return image[:SIDE, :SIDE], example["label"]
 
     def tf_data(dataset: tf.data.Dataset) -> Iterable:
+        if args.shuffle:
+            dataset = dataset.shuffle(1000)
         dataset = dataset.map(crop_in_graph, num_parallel_calls=WORKERS).with_options(options)
         return dataset.batch(BATCH).prefetch(2).as_numpy_iterator()
 
-    config = tfds.ReadConfig(try_autocache=False)
+    decoders = {"image": tfds.decode.SkipDecoding()} if args.shuffle else None
+    reading = {
+        "read_config": tfds.ReadConfig(try_autocache=False),
+        "shuffle_files": args.shuffle,
+        "decoders": decoders,
+    }
     kinds: dict[str, Callable[[], Iterable]] = {
-        "tfds.load, tfrecord": lambda: tf_data(
-            prepared.as_dataset(split=split, read_config=config)
+        "tfds.load, tfrecord": lambda: tf_data(prepared.as_dataset(split=split, **reading)),
+        "imagenet_family.as_dataset": lambda: tf_data(
+            open_source(args, split, tf_data=True, decoders=decoders)
         ),
-        "imagenet_family.as_dataset": lambda: tf_data(open_source(args, split, tf_data=True)),
     }
     source = open_source(args, split)
     if importlib.util.find_spec("torch"):
-        kinds["data_source, torch"] = lambda: torch_batches(source)
+        kinds["data_source, torch"] = lambda: torch_batches(source, args.shuffle)
     if importlib.util.find_spec("grain"):
         theirs = prepare(args, "array_record").as_data_source(split)
-        kinds["data_source, grain threads"] = lambda: grain_batches(source, threads=WORKERS)
-        kinds["data_source, grain"] = lambda: grain_batches(source)
-        kinds["tfds.data_source, grain"] = lambda: grain_batches(theirs)
+        kinds["data_source, grain threads"] = lambda: grain_batches(
+            source, args.shuffle, threads=WORKERS
+        )
+        kinds["data_source, grain"] = lambda: grain_batches(source, args.shuffle)
+        kinds["tfds.data_source, grain"] = lambda: grain_batches(theirs, args.shuffle)
 
     def read(batches: Callable[[], Iterable]) -> tuple[int, float]:
         times = [time.perf_counter() for _ in batches()]
@@ -186,14 +199,14 @@ def decoded(args: argparse.Namespace) -> None:
     compete({name: lambda batches=batches: read(batches) for name, batches in kinds.items()}, args)
 
 
-def torch_batches(source: object) -> Iterable:
+def torch_batches(source: object, shuffle: bool) -> Iterable:
     """Gives batches of the source through torch."""
     import torch.utils.data
 
     return torch.utils.data.DataLoader(
         Cropped(source),
         batch_size=BATCH,
-        shuffle=True,
+        shuffle=shuffle,
         num_workers=WORKERS,
         multiprocessing_context="spawn",
     )
@@ -212,11 +225,14 @@ class Cropped:
         return crop(self._source[index])
 
 
-def grain_batches(source: object, *, threads: int = 0) -> Iterable:
+def grain_batches(source: object, shuffle: bool, *, threads: int = 0) -> Iterable:
     """Gives batches of the source through grain: in so many threads, or in processes if 0."""
     import grain
 
-    dataset = grain.MapDataset.source(source).seed(0).shuffle().map(crop).batch(BATCH)
+    dataset = grain.MapDataset.source(source)
+    if shuffle:
+        dataset = dataset.seed(0).shuffle()
+    dataset = dataset.map(crop).batch(BATCH)
     # Grain's default is to read 500 elements ahead, which here are batches.
     options = grain.ReadOptions(num_threads=threads or 1, prefetch_buffer_size=2 * (threads or 1))
     if threads:
@@ -316,6 +332,8 @@ def main() -> None:
         else:
             add("--data_dir", type=Path, required=True, help="where datasets are prepared")
             add("--images", type=int, default=images, help="in a turn (default: %(default)s)")
+        if command is decoded:
+            add("--shuffle", action="store_true", help="read in random order")
     args = parser.parse_args()
     {"first": first, "raw": raw, "decoded": decoded}[args.command](args)
 

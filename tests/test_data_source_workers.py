@@ -4,6 +4,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import pickle
+import platform
 import subprocess
 import sys
 
@@ -22,6 +23,24 @@ source = pickle.load(sys.stdin.buffer)
 elements = [source[i] for i in range(len(source))]
 heavy = {"tensorflow", "tensorflow_datasets", "jax", "torch"} & set(sys.modules)
 pickle.dump((elements, sorted(heavy)), sys.stdout.buffer)
+"""
+
+# Prints how many pages the system had to provide for a batch of crops that follows another one.
+FAULTS = """
+import ctypes, pickle, resource, sys
+import numpy as np
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # no huge pages, each of which counts as one
+source = pickle.load(sys.stdin.buffer)
+if sys.argv[1] == "read":
+    source[0]
+
+def batch():
+    np.stack([np.ones((224, 224, 3), np.uint8) for _ in range(64)])
+
+batch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+batch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
@@ -230,3 +249,18 @@ def test_grain_loader(datasets):
 
 def _name(element):
     return element["file_name"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc's malloc")
+def test_a_process_that_reads_keeps_the_memory_of_its_batches(datasets):
+    pickled = pickle.dumps(datasets.open("imagenet2012", "validation"))
+
+    def faults(what):
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS, what], input=pickled, capture_output=True, check=True
+        )
+        return int(done.stdout)
+
+    pages_of_a_batch = 64 * 224 * 224 * 3 // 4096
+    assert faults("read") < pages_of_a_batch / 20
+    assert faults("do not") > pages_of_a_batch / 2  # or what is tested is not needed
