@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import operator
 import types
@@ -174,4 +175,5 @@ def _keep_freed_memory() -> None:
     block once, which nobody has to have touched, teaches malloc to keep up to twice as much; a
     `MALLOC_TRIM_THRESHOLD_` that the user has set stays in force. Elsewhere this does nothing.
     """
-    np.empty(_LARGE_BLOCK, np.uint8)
+    with contextlib.suppress(MemoryError):  # then there is nothing to keep
+        np.empty(_LARGE_BLOCK, np.uint8)
