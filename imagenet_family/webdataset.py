@@ -23,7 +23,7 @@ from imagenet_family.files import atomic_file, flush, flush_folder, write_error
 from imagenet_family.records import ShardResult
 from imagenet_family.remote import is_local
 from imagenet_family.sharding import Plan, plan_split
-from imagenet_family.webdataset_check import INFO, absolute, read_info, read_source
+from imagenet_family.webdataset_check import INFO, absolute, read_info, read_manifest
 
 if TYPE_CHECKING:
     from imagenet_family.builder import ArchiveBuilder
@@ -70,6 +70,8 @@ def export_webdataset(
     Raises:
         ImagenetFamilyError: Input or machine do not allow it; whole shards are kept.
     """
+    if num_shards is not None and num_shards < 1:
+        raise UsageError(f"num_shards is at least 1: found {num_shards}.")
     output = absolute(output_dir)
     if os.path.ismount(output) and not (output / INFO).exists():
         raise _mount_point(output)
@@ -95,8 +97,9 @@ def export_webdataset(
             source = engine.content_identity(plans)
         for plan in plans:  # a width that is too small is refused before anything is written
             name_shard(plan.split, 0, plan.num_shards)
-        if _is_finished(output, plans, name_shard, num_shards, source):
+        if _is_finished(output, plans, name_shard, count_shards, source):
             logging.info("%s holds this export already.", output)
+            staging.clear(output)  # of one that was killed when its folder had just appeared
             return output
         _make_way(output)
         target = output.parent / f"{output.name}.incomplete.{secrets.token_hex(8)}"
@@ -128,7 +131,7 @@ def _choose(found: Mapping[str, Any], splits: Iterable[str] | None) -> dict[str,
     if unknown or not chosen:
         missing = ", ".join(map(repr, unknown)) or "to write"
         raise UsageError(f"There is no split {missing}; there are {', '.join(found)}.")
-    return {name: found[name] for name in chosen}
+    return {name: split for name, split in found.items() if name in chosen}
 
 
 def _shard_counter(num_shards: int | None) -> engine.ShardCounter:
@@ -161,7 +164,7 @@ def _is_finished(
     output: epath.Path,
     plans: Sequence[Plan],
     name_shard: ShardNamer,
-    num_shards: int | None,
+    count_shards: engine.ShardCounter | None,
     source: str,
 ) -> bool:
     """Tells whether the output folder holds what is planned.
@@ -180,20 +183,23 @@ def _is_finished(
         staging.discard(output)  # it had begun to appear when the export was stopped
         return False
     try:
-        found = read_info(output)
+        found, manifest = read_info(output), read_manifest(output)
     except MissingFileError as error:
         raise BuildError(
-            f"{output} is not empty, and what it holds is no export (there is no {INFO}). Choose "
-            "another folder."
+            f"{output} is not empty, and what it holds is no whole export (there is no {INFO}, or "
+            f"no {engine.MANIFEST}). Choose another folder."
         ) from error
     expected = {}
     for plan in plans:
-        # The number that was planned may change when converted images turn out larger.
-        count = num_shards or (len(found[plan.split].shards) if plan.split in found else 0)
+        count = plan.num_shards
+        if count_shards:  # the number that was planned changes if converted images are larger
+            written = manifest.splits.get(plan.split, {}).values()
+            num_bytes = sum(result.num_bytes for result in written)
+            count = count_shards(num_bytes, plan.num_examples)
         names = tuple(name_shard(plan.split, shard, count) for shard in range(count))
         expected[plan.split] = plan.num_examples, names
     planned = expected == {n: (split.num_samples, split.shards) for n, split in found.items()}
-    if not planned or read_source(output) not in (source, None):
+    if not planned or manifest.source not in (source, None):
         raise BuildError(
             f"{output} holds an export of another dataset, of other splits or with other shards, "
             "or was made from other files. Choose another folder, or delete it."

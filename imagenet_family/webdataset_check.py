@@ -32,6 +32,13 @@ class Split(NamedTuple):
     lengths: tuple[int, ...]
 
 
+class Manifest(NamedTuple):
+    """What the manifest says: what each shard holds, and what they were made from, if it tells."""
+
+    splits: Mapping[str, Mapping[str, ShardResult]]
+    source: str | None
+
+
 def check_webdataset(
     output_dir: epath.PathLike, *, workers: int | None = None, show_progress: bool = True
 ) -> list[str]:
@@ -50,7 +57,7 @@ def check_webdataset(
         BuildError: Its `_info.json` or its manifest cannot be understood.
     """
     folder = absolute(output_dir)
-    info, manifest = read_info(folder), _read_manifest(folder)
+    info, manifest = read_info(folder), read_manifest(folder).splits
     problems = _compare(folder, info, manifest)
     tasks = [
         _CheckTask(os.fspath(folder / name), expected)
@@ -139,23 +146,16 @@ def read_info(folder: epath.Path) -> dict[str, Split]:
         raise _malformed(folder / INFO, error) from error
 
 
-def read_source(folder: epath.Path) -> str | None:
-    """Reads by what the source of an export is recognised, if its manifest tells.
+def read_manifest(folder: epath.Path) -> Manifest:
+    """Reads the manifest of an export.
 
     Raises:
-        BuildError: The manifest cannot be understood.
+        MissingFileError: It is not there.
+        BuildError: It cannot be understood.
     """
-    try:
-        found = _read_json(folder / engine.MANIFEST)
-    except MissingFileError:
-        return None
-    return found.get("identity") if isinstance(found, dict) else None
-
-
-def _read_manifest(folder: epath.Path) -> dict[str, dict[str, ShardResult]]:
     found = _read_json(folder / engine.MANIFEST)
     try:
-        return {
+        splits = {
             split: {
                 _file_name(name): ShardResult(
                     _count(result["num_examples"]), _count(result["num_bytes"]), result["digest"]
@@ -164,6 +164,7 @@ def _read_manifest(folder: epath.Path) -> dict[str, dict[str, ShardResult]]:
             }
             for split, shards in found["splits"].items()
         }
+        return Manifest(splits, found.get("identity"))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _malformed(folder / engine.MANIFEST, error) from error
 

@@ -170,6 +170,9 @@ def test_usage_errors(archives, tmp_path):
         lib.export("imagenet2012", archives, tmp_path / "out", splits=[])
     with pytest.raises(BuildError, match="too few for 500 shards"):
         lib.export("imagenet2012", archives, tmp_path / "out", num_shards=500)
+    for number in (0, -2):
+        with pytest.raises(UsageError, match=f"num_shards is at least 1: found {number}"):
+            lib.export("imagenet2012", archives, tmp_path / "out", num_shards=number)
     builder = lib.builder_of("imagenet2012", tmp_path / "nothing")
     with pytest.raises(MissingFileError, match="no prepared dataset"):
         imagenet_family.export_webdataset(builder, tmp_path / "out", from_prepared=True)

@@ -56,6 +56,17 @@ lib.export("imagenet2012", Path(sys.argv[1]), Path(sys.argv[2]), num_shards=int(
 """
 
 
+def kill(module, function, call, archives, output, num_shards=SHARDS):
+    """Runs an export that is killed when it is about to call a function for the n-th time."""
+    code = _KILLED.format(module=module, function=function, call=call)
+    done = subprocess.run(
+        [sys.executable, "-c", code, archives, output, str(num_shards)],
+        env=lib.ENVIRONMENT,
+        check=False,
+    )
+    assert done.returncode == -9
+
+
 @pytest.mark.parametrize(
     ("module", "function", "call", "num_shards"),
     [
@@ -67,13 +78,7 @@ lib.export("imagenet2012", Path(sys.argv[1]), Path(sys.argv[2]), num_shards=int(
 )
 def test_a_killed_export_goes_on(module, function, call, num_shards, exported, archives, tmp_path):
     output = tmp_path / "out"
-    code = _KILLED.format(module=module, function=function, call=call)
-    done = subprocess.run(
-        [sys.executable, "-c", code, archives, output, str(num_shards)],
-        env=lib.ENVIRONMENT,
-        check=False,
-    )
-    assert done.returncode == -9
+    kill(module, function, call, archives, output, num_shards)
     assert not output.exists()
     (stage,) = tmp_path.glob("partial.out.*")
     whole = {note.name.removesuffix(".json") for note in stage.glob("*.json")}
@@ -90,6 +95,17 @@ def test_a_killed_export_goes_on(module, function, call, num_shards, exported, a
     assert not list(tmp_path.glob("partial.*")) and not list(tmp_path.glob("*.incomplete*"))
 
 
+def test_what_is_left_of_an_export_that_was_killed_at_its_end_is_cleared_away(
+    exported, archives, tmp_path
+):
+    output = tmp_path / "out"
+    kill("staging", "clear", 2, archives, output)
+    assert output.exists() and list(tmp_path.glob("partial.*"))
+    lib.export("imagenet2012", archives, output, num_shards=SHARDS)
+    assert lib.contents(output) == lib.contents(exported)
+    assert not list(tmp_path.glob("partial.*"))
+
+
 def test_a_finished_export_is_left_alone(exported, archives):
     before = {path: path.stat().st_mtime_ns for path in exported.iterdir()}
     lib.export("imagenet2012", archives, exported, num_shards=SHARDS)
@@ -98,7 +114,17 @@ def test_a_finished_export_is_left_alone(exported, archives):
             lib.export("imagenet2012", archives, exported, **{"num_shards": SHARDS, **options})
     with pytest.raises(BuildError, match="another dataset"):
         lib.export("imagenet2012_real", archives, exported)
+    with pytest.raises(BuildError, match="another dataset, of other splits or with other"):
+        lib.export("imagenet2012", archives, exported)  # as many shards as TFDS makes
     assert {path: path.stat().st_mtime_ns for path in exported.iterdir()} == before
+
+
+def test_the_order_in_which_splits_are_named_makes_no_difference(archives, tmp_path):
+    output = lib.export("imagenet2012", archives, tmp_path / "out", splits=["test", "validation"])
+    assert list(lib.info_of(output)) == ["validation", "test"]
+    before = lib.contents(output)
+    lib.export("imagenet2012", archives, output, splits=["validation", "test"])
+    assert lib.contents(output) == before
 
 
 @pytest.mark.parametrize("from_prepared", [False, True])
@@ -132,6 +158,9 @@ def test_a_finished_export_of_other_files_is_not_taken_for_this_one(
     del manifest["identity"]
     (output / "shards.json").write_text(json.dumps(manifest))
     export(archives, tmp_path / "data")
+    (output / "shards.json").unlink()
+    with pytest.raises(BuildError, match=r"no whole export .* no shards\.json"):
+        export(archives, tmp_path / "data")
 
 
 def test_a_finished_export_that_lost_a_shard_is_not_taken_for_whole(exported, archives, tmp_path):
