@@ -105,6 +105,21 @@ def test_errors_are_one_line_and_exit_code_1(command, arguments, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--predictions", "a.csv", "imagenet2012"],
+        ["imagenet2012", "--predictions", "a.csv", "imagenet_v2/topimages"],
+        ["--predictions", "a.csv", "imagenet_v2:3.0.0"],
+    ],
+)
+def test_a_dataset_behind_the_predictions_is_told(command, arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command("evaluate", *arguments)
+    error = capsys.readouterr().err
+    assert f"{arguments[-1]} is a dataset: name datasets before --predictions" in error
+
+
 def test_a_report_that_cannot_be_made_is_told_first(command, monkeypatch):
     monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
     code, out, err = command("evaluate", "imagenet2012", "--predictions", "no.csv", "--report", "r")

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from imagenet_family import DATASETS
 from imagenet_family.cli import arguments
 from imagenet_family.errors import BuildError, UsageError
 
@@ -102,9 +103,22 @@ def read_files(texts: Sequence[str]) -> dict[str, list]:
 
 
 def _predictions(text: str) -> str:
+    if _is_dataset(text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is a dataset: name datasets before --predictions, which takes all that follows"
+        )
     model, file = _model_and_file(text)
     file = arguments.path(file)
     return f"{model}={file}" if model else file
+
+
+def _is_dataset(text: str) -> bool:
+    name = text.partition(":")[0]
+    if name.partition("/")[0] not in DATASETS:
+        return False
+    from imagenet_family import published
+
+    return name in DATASETS or name in published.SPLITS
 
 
 def _model_and_file(text: str) -> tuple[str | None, str]:
