@@ -47,6 +47,37 @@ def test_files_of_parts_are_put_together(models):
     assert (match("m", same_twice, [split])[0].top_k == 1).all()
 
 
+def test_two_files_that_contradict_each_other_are_refused_even_if_one_has_all_images(models):
+    v2 = models.splits[0]
+    (validation,) = [split for split in models.splits if split.dataset == "imagenet2012"]
+    names = validation.labels.file_name
+    files = [
+        named("val.csv", names, 1),
+        named("both.csv", (*names[:2], *v2.labels.file_name), 2),
+    ]
+    with pytest.raises(EvaluationError, match=r"different predictions for 2 .* val.csv, both.csv"):
+        match("m", files, [validation, v2])
+    part = [named("val.csv", names, 1), named("part.csv", names[:2], 1)]
+    assert (match("m", part, [validation])[0].top_k == 1).all()
+
+
+def test_a_file_of_fewer_classes_does_not_take_top5_from_another(models):
+    (validation,) = [split for split in models.splits if split.dataset == "imagenet2012"]
+    names = validation.labels.file_name
+    five = PredictionFile("five.csv", evaluation.Predictions([[1, 2, 3, 4, 5]] * len(names), names))
+    for one in (named("one.csv", names, 1), named("one.csv", names[:9], 1)):
+        for files in ([five, one], [one, five]):
+            (found,) = match("m", files, [validation])
+            assert found.top_k.tolist() == [[1, 2, 3, 4, 5]] * len(names)
+
+
+def test_a_file_that_others_make_superfluous_is_told(models):
+    split = models.splits[0]
+    names = split.labels.file_name
+    with pytest.raises(EvaluationError, match=r"b.csv: .* other files have all .* or remove it"):
+        match("m", [named("a.csv", names), named("b.csv", names[:2])], [split])
+
+
 def test_predictions_that_do_not_fit(models):
     split = models.splits[0]
     names = split.labels.file_name

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from imagenet_family.examples import Column, Examples
     from imagenet_family.sources import DataSource
 
+V2 = "imagenet_v2"
 IMAGENET_M = "imagenet_m"
 # Their validation split is ImageNet's own, which needs none of their other files.
 _PLAIN_VALIDATION = ("imagenet2012", "imagenet2012_subset")
@@ -50,6 +51,11 @@ class LabelledSplit:
     def title(self) -> str:
         """Dataset and split in one, such as `imagenet_v2/topimages test`."""
         return f"{self.dataset} {self.split}"
+
+    @property
+    def name_space(self) -> str:
+        """Where a file name stands for one image: configs of ImageNetV2 have names in common."""
+        return self.dataset if self.dataset.startswith(V2) else ""
 
 
 def read_splits(

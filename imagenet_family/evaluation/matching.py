@@ -28,8 +28,10 @@ def match(
 ) -> list[Predictions]:
     """Gives a model's predictions on each split, in the order of its labels.
 
-    A split is matched with the file that has all of its images; if there is none, with all files
-    together. The images of one dataset's configs can have the same names, so that is the order.
+    A split is matched with the file that has all of its images, the one with most classes an image
+    if there are several; if there is none, with all files together. Files that have an image in
+    common must agree on it, but a file for one config of ImageNetV2 is not compared with those for
+    another, which may have other images of the same names.
 
     Args:
         model: Name of the model, for messages.
@@ -47,8 +49,8 @@ def match(
         if not table.used:
             raise EvaluationError(
                 f"{table.path}: none of its {len(table.row_of):,} images, such as "
-                f"{some(list(table.row_of)[:1])}, is in {', '.join(s.title for s in splits)}. "
-                "Name the dataset that it is for."
+                f"{some(list(table.row_of)[:1])}, is in {', '.join(s.title for s in splits)}, or "
+                "other files have all images there. Name the dataset that it is for, or remove it."
             )
     return matched
 
@@ -59,6 +61,7 @@ class _Table:
     def __init__(self, file: PredictionFile) -> None:
         self.path = file.path
         self.top_k = file.predictions.top_k
+        self.k = self.top_k.shape[1]
         self.row_of = {name: row for row, name in enumerate(file.predictions.file_names)}
         self.used = False
 
@@ -85,7 +88,9 @@ def _match(model: str, tables: Sequence[_Table], split: LabelledSplit) -> Predic
     names = split.labels.file_name
     wanted = set(names)
     whole = [table for table in tables if wanted <= table.row_of.keys()]
-    chosen = whole or [table for table in tables if not wanted.isdisjoint(table.row_of)]
+    whole.sort(key=lambda table: table.k, reverse=True)
+    parts = [t for t in tables if t not in whole and not wanted.isdisjoint(t.row_of)]
+    chosen = whole if whole and split.name_space else whole + parts
     missing = wanted.difference(*(table.row_of for table in chosen))
     if missing:
         missing = [name for name in names if name in missing]
@@ -95,14 +100,15 @@ def _match(model: str, tables: Sequence[_Table], split: LabelledSplit) -> Predic
             "Predict every image; if a model's predictions are in several files, give them one "
             "name: --predictions MODEL=FILE MODEL=FILE."
         )
-    k = min(table.top_k.shape[1] for table in chosen)
+    k = whole[0].k if whole else min(table.k for table in parts)
     top_k = np.full((len(names), k), -1, np.int64)
     for table in chosen:
         table.used = True
         at = np.fromiter(map(table.row_of.get, names, itertools.repeat(-1)), np.int64, len(names))
         here = at >= 0
         values = table.top_k[at, :k]
-        differ = here & (top_k[:, 0] >= 0) & (top_k != values).any(axis=1)
+        known = top_k[:, 0] >= 0
+        differ = here & known & (top_k[:, : table.k] != values).any(axis=1)
         if differ.any():
             repeated = [names[row] for row in np.flatnonzero(differ)[:6].tolist()]
             raise EvaluationError(
@@ -110,5 +116,6 @@ def _match(model: str, tables: Sequence[_Table], split: LabelledSplit) -> Predic
                 f"{split.title} in {', '.join(t.path for t in chosen)}: {some(repeated)}. Give "
                 "each image one prediction."
             )
-        top_k[here] = values[here]
+        new = here & ~known
+        top_k[new, : table.k] = values[new]
     return Predictions(top_k, names)

@@ -28,7 +28,7 @@ _AHEAD = 2
 _MODEL = "model"
 
 PredictFn = Callable[[Any], Any]
-_Scope = str
+_NameSpace = str
 
 
 def evaluate(
@@ -97,32 +97,28 @@ def evaluate(
                 f"{split.title}: there are only labels, from {split.origin}. Pass manual_dir with "
                 "the archive, or data_dir with the dataset prepared as tfrecord or array_record."
             )
-    known: dict[_Scope, dict[str, dict[str, np.ndarray]]] = {}
+    known: dict[_NameSpace, dict[str, dict[str, np.ndarray]]] = {}
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for split in splits:
             _predict(models, split, known, transform, batch_size, pool, progress)
     predictions = {
-        model: [_gather(split, known[_scope(split)], model) for split in splits] for model in models
+        model: [_gather(split, known[split.name_space], model) for split in splits]
+        for model in models
     }
     return suite.measure(splits, predictions, level=level)
-
-
-def _scope(split: LabelledSplit) -> _Scope:
-    """Gives what makes a file name unique: configs of ImageNetV2 have some names in common."""
-    return split.dataset if split.dataset.startswith(suite.V2) else ""
 
 
 def _predict(
     models: Mapping[str, PredictFn],
     split: LabelledSplit,
-    known: dict[_Scope, dict[str, dict[str, np.ndarray]]],
+    known: dict[_NameSpace, dict[str, dict[str, np.ndarray]]],
     transform: Callable[[np.ndarray], Any] | None,
     batch_size: int,
     pool: ThreadPoolExecutor,
     progress: bool,
 ) -> None:
     """Runs the models on the images of a split that they have not seen yet."""
-    seen = known.setdefault(_scope(split), {})
+    seen = known.setdefault(split.name_space, {})
     names = split.labels.file_name
     rows = [row for row, name in enumerate(names) if name not in seen]
 

@@ -13,7 +13,7 @@ from imagenet_family.evaluation import metrics
 from imagenet_family.evaluation.compare import PairedDifference, compare
 from imagenet_family.evaluation.gap import RECHT_2019, V2Gap, v2_gap
 from imagenet_family.evaluation.intervals import LEVEL
-from imagenet_family.evaluation.label_sources import IMAGENET_M, LabelledSplit
+from imagenet_family.evaluation.label_sources import IMAGENET_M, V2, LabelledSplit
 from imagenet_family.evaluation.predictions import TOP_K, Predictions
 from imagenet_family.evaluation.results import (
     Accuracy,
@@ -23,7 +23,6 @@ from imagenet_family.evaluation.results import (
     Result,
 )
 
-V2 = "imagenet_v2"
 LINE_CONFIG = f"{V2}/matched-frequency"
 # The datasets whose top-1 accuracy is that of the whole validation set, the best first.
 _VALIDATION = ("imagenet2012", "imagenet2012_subset", "imagenet2012_real")
