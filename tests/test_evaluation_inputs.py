@@ -189,6 +189,7 @@ def test_select_takes_a_part_by_name():
         ({"file_name": ["a"], "label": [1000]}, r"such as 1000 \('a'\)"),
         ({"file_name": ["a"], "label": [1.0]}, "found float64"),
         ({"file_name": ["a"], "label": [[1]]}, r"of shape \(1, 1\)"),
+        ({"file_name": ["a"], "label": 1}, r"of shape \(\)"),
         ({"file_name": ["a", "b"], "label": [[1], 2]}, "found lists"),
         ({"file_name": ["a"], "label": [1], "real_label": [[1], []]}, "real_label.*found 2"),
         ({"file_name": ["a"], "label": [1], "real_label": [3]}, "a sequence of class ids"),

@@ -201,6 +201,7 @@ def test_a_line_without_end_is_not_read_into_memory(tmp_path, suffix):
         ('{"file_name": 7, "prediction": 1}', "File name 0 is not text"),
         ('{"file_name": "a", "prediction": 1.0}', "found float64"),
         ('{"file_name": "a", "prediction": [1, 2]}', "expected one class an image, found 2"),
+        ('{"file_name": "a", "prediction": [' + "1.5, " * 999 + "1]}", "logits into logits"),
         ('{"file_name": "a", "prediction": {"x": 1}}', "found object"),
         ('{"file_name": "a", "prediction": 1' + "0" * 50 + "}", "found object"),
         ('{"file_name": "a", "prediction": null}', "no prediction"),

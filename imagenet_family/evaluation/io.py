@@ -120,8 +120,8 @@ def _predictions(columns: Mapping[str, Any]) -> Predictions:
         )
     if column == "prediction" and predictions.top_k.shape[1] != 1:
         raise EvaluationError(
-            "prediction: expected one class an image, found "
-            f"{predictions.top_k.shape[1]}; several go into the column top5."
+            f"prediction: expected one class an image, found {np.shape(values)[1]} values; several "
+            "classes go into the column top5, logits into logits."
         )
     return predictions
 

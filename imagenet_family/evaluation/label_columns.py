@@ -130,7 +130,7 @@ class Labels:
                 columns[field.name] = LabelSets.from_lists(values, field.name)
         for name, values in columns.items():
             object.__setattr__(self, name, values)
-        for field in dataclasses.fields(self):
+        for field in dataclasses.fields(self)[1:]:
             _check_length(field.name, getattr(self, field.name), len(names))
 
     def __len__(self) -> int:
@@ -292,7 +292,7 @@ def _flags(values: Any, what: str) -> np.ndarray:
 def _check_length(column: str, values: Any, expected: int) -> None:
     if values is None:
         return
-    found = values.num_rows if isinstance(values, LabelSets) else len(values)
+    found = values.num_rows if isinstance(values, LabelSets) else values.size
     if found != expected or (isinstance(values, np.ndarray) and values.ndim != 1):
         raise EvaluationError(
             f"Column {column} of the labels: expected one entry for each of the {expected:,} "
