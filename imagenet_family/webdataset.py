@@ -114,6 +114,11 @@ def export_webdataset(
             workers=pool.workers,
             show_progress=show_progress,
         )
+        # An archive is recognised by each of its readers; the shards of a dataset are not.
+        if from_prepared and prepared.identity(plans) != identity:
+            raise BuildError(
+                f"{builder.data_path} changed while it was exported. Run the same command again."
+            )
         if is_local(output):
             _fill(target, stage, shards, builder, source)
             _rename(target, output, flushing=builder.flush)

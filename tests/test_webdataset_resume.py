@@ -163,6 +163,28 @@ def test_a_finished_export_of_other_files_is_not_taken_for_this_one(
         export(archives, tmp_path / "data")
 
 
+def test_a_prepared_dataset_that_changes_meanwhile_is_not_mixed(archives, tmp_path, monkeypatch):
+    builder = lib.builder_of("imagenet2012", tmp_path / "data")
+    config = tfds.download.DownloadConfig(manual_dir=archives, num_shards=SHARDS)
+    builder.download_and_prepare(download_config=config)
+    first = Path(builder.info.splits["train"].filepaths[0])
+    ordinary = staging.write_shard
+
+    def write_shard(examples, path, file_format):
+        result = ordinary(examples, path, file_format)
+        if path.name == "imagenet1k-train-2.tar":
+            first.write_bytes(first.read_bytes())
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging, "write_shard", write_shard)
+        with pytest.raises(BuildError, match=r"changed while it was exported"):
+            imagenet_family.export_webdataset(builder, tmp_path / "out", from_prepared=True)
+    assert not (tmp_path / "out").exists()
+    imagenet_family.export_webdataset(builder, tmp_path / "out", from_prepared=True)
+    assert not list(tmp_path.glob("partial.*"))
+
+
 def test_a_finished_export_that_lost_a_shard_is_not_taken_for_whole(exported, archives, tmp_path):
     output = shutil.copytree(exported, tmp_path / "out")
     (output / "imagenet1k-train-1.tar").unlink()
