@@ -2,12 +2,14 @@
 
     evaluate_speed.py make DIR --image-bytes 3000    # archives, label files, predictions, datasets
     evaluate_speed.py run DIR --rounds 5
+    evaluate_speed.py metrics --rounds 5
 
 `make` writes 50,000 validation images, three times 10,000 of ImageNetV2 and multi-label
 annotations of the published size, and prepares all datasets as TFRecord and as array_record.
 `run` times whole processes with two models, start-up included, in turn: from the archives and from
 either kind of prepared datasets, each for the first time and with what the first one saved. It
-prints medians of wall time, of processor time and of the memory of the largest process.
+prints medians of wall time, of processor time and of the memory of the largest process. `metrics`
+times the functions alone: from 50,000 times 1,000 logits and columns of labels to every metric.
 """
 
 import argparse
@@ -29,7 +31,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts"), str(REPOSITORY / "
 import fake_archives as fake  # noqa: E402
 import make_archives  # noqa: E402
 
-from imagenet_family import labels  # noqa: E402
+from imagenet_family import evaluation, labels  # noqa: E402
 
 NAMES = ("imagenet2012", "imagenet2012_multilabel", "imagenet2012_real", "imagenet_v2")
 FORMATS = ("tfrecord", "array_record")
@@ -141,6 +143,41 @@ def run(args: argparse.Namespace) -> None:
         print(f"{way}: {seconds:.2f} s, {cpu:.2f} s of processor, {memory:.0f} MB; {spread}")
 
 
+def metrics(args: argparse.Namespace) -> None:
+    """Times every metric over 50,000 images and their logits."""
+    names = [name.decode() for name in labels.validation_image_names().tolist()]
+    truth = labels.validation_labels()
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((len(names), labels.NUM_CLASSES), dtype=np.float32)
+    scores[np.arange(len(names)), truth] += 4
+    sets = [[label] for label in truth.tolist()]
+    columns = {
+        "file_name": names,
+        "label": truth,
+        "correct_multi_labels": sets,
+        "unclear_multi_labels": [[]] * len(names),
+        "is_problematic": rng.random(len(names)) < 0.01,
+        "real_label": sets,
+    }
+    measured = []
+    for _ in range(args.rounds):
+        start, cpu = time.perf_counter(), time.process_time()
+        truths = evaluation.Labels.from_columns(columns)
+        predictions = evaluation.Predictions.from_scores(scores, names)
+        accuracy = evaluation.top1(truths, predictions)
+        evaluation.top5(truths, predictions)
+        evaluation.per_class_accuracy(truths, predictions)
+        evaluation.multilabel_accuracy(truths, predictions)
+        evaluation.multilabel_accuracy(truths, predictions, strict=True)
+        evaluation.real_accuracy(truths, predictions)
+        evaluation.imagenet_m(truths, predictions)
+        evaluation.confusion_pairs(truths, predictions)
+        evaluation.v2_gap(accuracy, accuracy, evaluation.RECHT_2019)
+        measured.append((time.perf_counter() - start, time.process_time() - cpu))
+    seconds, cpu = map(statistics.median, zip(*measured, strict=True))
+    print(f"all metrics: {seconds:.2f} s, {cpu:.2f} s of processor")
+
+
 def timed(command: list[str]) -> tuple[float, float, float]:
     """Runs a command; gives wall seconds, processor seconds and peak memory in MB."""
     start = time.perf_counter()
@@ -160,10 +197,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    for function in (make, run):
+    for function in (make, run, metrics):
         command = commands.add_parser(function.__name__, help=function.__doc__)
-        command.add_argument("directory", type=Path)
         command.set_defaults(function=function)
+        if function is not metrics:
+            command.add_argument("directory", type=Path)
         if function is make:
             command.add_argument("--image-bytes", type=int, default=3000)
         else:
