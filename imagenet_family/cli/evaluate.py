@@ -83,7 +83,7 @@ def read_files(texts: Sequence[str]) -> dict[str, list]:
     """Reads the files of `--predictions`, by model.
 
     Raises:
-        UsageError: A file is given twice.
+        UsageError: A file without a model is called as another one, or as a model before it.
         ImagenetFamilyError: A file is missing or damaged.
     """
     from imagenet_family import evaluation

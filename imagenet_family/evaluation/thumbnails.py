@@ -10,7 +10,7 @@ from imagenet_family import images
 from imagenet_family.errors import ImageError, ImagenetFamilyError
 from imagenet_family.evaluation.label_sources import LabelledSplit
 
-_SIDE = 88  # pixels, drawn at most half as large as that on screens of double density
+_SIDE = 88  # pixels; drawn 64 wide, so that most of what screens of double density show is there
 _QUALITY = 55
 
 Place = tuple[str, str, str]
