@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -116,23 +117,45 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             staging.clear_finished(self.data_path)
             super().download_and_prepare(download_config=download_config, **kwargs)
             return
+        tfds_compat.check_version(self)
+        tfds_compat.check_writable(kwargs.get("file_format") or self.info.file_format)
+        staging.check_place(self.data_path)
         with staging.build_lock(self.data_path):
             self._dataset_path = self.data_path
             if self.data_path.exists() and overwrite:
+                self._check_input(download_config, kwargs.get("download_dir"))
                 staging.discard(self.data_path)
+                tfds_compat.forget_metadata(self.info)
             if self.data_path.exists():  # another process has built it meanwhile
                 self.info.read_from_directory(self.data_path)
             else:
                 staging.announce(self.data_path)
-            with (
-                _system_errors(self._dataset_path),
-                tfds_compat.finishing(
-                    self.data_path, flush=self.flush, before_removal=staging.take_back
-                ),
-            ):
-                super().download_and_prepare(download_config=download_config, **kwargs)
+            try:
+                with (
+                    _system_errors(self._dataset_path),
+                    tfds_compat.finishing(
+                        self.data_path, flush=self.flush, before_removal=staging.take_back
+                    ),
+                ):
+                    super().download_and_prepare(download_config=download_config, **kwargs)
+            except BaseException:
+                staging.withdraw(self._dataset_path)
+                raise
             self._save_labels(kwargs.get("download_dir"))
             self._written = ()  # tables of all images, of no further use
+
+    def _check_input(
+        self,
+        download_config: tfds.download.DownloadConfig,
+        download_dir: epath.PathLike | None,
+    ) -> None:
+        """Plans a build, so that no prepared dataset is removed for one that is not possible."""
+        if download_config.max_examples_per_split == 0:  # TFDS then looks at no input
+            return
+        # What has to be downloaded again is downloaded again by the build.
+        mode = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
+        with _system_errors(self.data_path):
+            self._planned(dataclasses.replace(download_config, download_mode=mode), download_dir)
 
     def _save_labels(self, download_dir: epath.PathLike | None) -> None:
         """Saves the labels, for the evaluation of models, where reading them takes long."""
@@ -262,11 +285,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Raises:
             ImagenetFamilyError: The build would not be possible.
         """
+        tfds_compat.check_version(self)
         config = download_config or tfds.download.DownloadConfig()
         with _system_errors(self.data_path):
-            found = self._split_generators(self._make_download_manager(download_dir, config))
-            splits = {name: _opened(split) for name, split in found.items()}
-            plans = self._plan(splits, config)
+            plans = self._planned(config, download_dir)
             file_format = self.info.file_format.value
             stage = staging.Staging(self.data_path, engine.identity(plans, file_format))
             return self._build_plan(plans, stage, file_format, config)
@@ -283,6 +305,13 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         tried_with = None if _uses_beam(download_config) else workers
         estimate = preflight.estimate(plans, stage.path, file_format, tried_with)
         return BuildPlan(self._dataset_path, plans, file_format, stage.path, workers, estimate)
+
+    def _planned(
+        self, download_config: tfds.download.DownloadConfig, download_dir: epath.PathLike | None
+    ) -> list[SplitPlan]:
+        found = self._split_generators(self._make_download_manager(download_dir, download_config))
+        splits = {name: _opened(split) for name, split in found.items()}
+        return self._plan(splits, download_config)
 
     def _plan(
         self, splits: Mapping[str, Examples], download_config: tfds.download.DownloadConfig

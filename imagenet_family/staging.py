@@ -18,6 +18,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from absl import logging
 from etils import epath
@@ -189,12 +190,33 @@ def announce(dataset: epath.Path) -> None:
         raise write_error(note, error) from error
 
 
+def withdraw(dataset: epath.Path) -> None:
+    """Takes back the announcement of a build that ended with an error, and so left no folder."""
+    with contextlib.suppress(OSError):  # the build's own error matters more
+        _announcement(dataset).rmtree(missing_ok=True)
+
+
+def check_place(dataset: epath.Path) -> None:
+    """Checks that the folder of a dataset is not somewhere else: it is made by renaming.
+
+    Raises:
+        BuildError: It is a symbolic link.
+    """
+    if is_local(dataset) and Path(dataset).is_symlink():
+        raise BuildError(
+            f"{dataset} is a symbolic link to {Path(dataset).readlink()}; a dataset cannot be "
+            "written through one. Remove the link, or let it be that of a folder above, such as "
+            "data_dir."
+        )
+
+
 def discard(dataset: epath.Path) -> None:
     """Removes a prepared dataset; killed half-way, it leaves nothing that looks prepared.
 
     Raises:
         BuildError: It cannot be removed.
     """
+    check_place(dataset)
     replaced = dataset.parent / f"{_prefix(dataset)}replaced"
     try:
         if not is_local(dataset):  # nothing is renamed at once there; the mark tells of it

@@ -192,13 +192,38 @@ def absolute_slices(
     ]
 
 
-def check_writable(file_format: str) -> None:
+def forget_metadata(info: Any) -> None:
+    """Makes TFDS forget that it read a dataset's description, once that dataset is removed.
+
+    Or it writes an empty `metadata.json` into the next one, as it does not into a first one.
+    """
+    info._metadata = None
+
+
+def check_version(builder: Any) -> None:
+    """Checks that TFDS would build a version, before anything is done for it.
+
+    Raises:
+        UsageError: It would not.
+    """
+    possible = sorted({str(builder.canonical_version), str(max(builder.versions))})
+    if str(builder.version) not in possible:
+        raise UsageError(
+            f"{builder.info.full_name} is too old to be built; it can be read where it is "
+            f"prepared. Versions that can be built: {', '.join(possible)}."
+        )
+
+
+def check_writable(file_format: Any) -> None:
     """Checks that the shards of a format are single files.
+
+    Args:
+        file_format: A `tfds.core.FileFormat`, or a value of it.
 
     Raises:
         UsageError: Each has an index file beside it.
     """
-    if file_format == "riegeli":
+    if getattr(file_format, "value", file_format) == "riegeli":
         raise UsageError(
             "Riegeli files cannot be written here, as each has an index file beside it. Choose "
             "another file_format: tfrecord, array_record or parquet."

@@ -111,15 +111,10 @@ def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
             preflight.check(plan.folder, plan.estimate.needed, plan.workers)
             continue
         builder.on_plan = functools.partial(_print_plan, file=sys.stdout)
-        try:
-            with quiet_tfds():
-                builder.download_and_prepare(
-                    download_dir=args.download_dir, download_config=download_config
-                )
-        except ValueError as error:  # TFDS's word for a version that cannot be built any more
-            if "Available for `download_and_prepare`" not in str(error):
-                raise
-            raise UsageError(str(error)) from error
+        with quiet_tfds():
+            builder.download_and_prepare(
+                download_dir=args.download_dir, download_config=download_config
+            )
         report(builder)
     return 0
 

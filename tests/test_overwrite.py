@@ -1,0 +1,109 @@
+"""Prepared datasets that are to be built again, and folders that datasets cannot be written to."""
+
+import json
+import os
+import shutil
+
+import parity
+import pytest
+import tensorflow_datasets as tfds
+from archives_lib import make_family
+
+from imagenet_family import cli
+from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
+
+OVERWRITE = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archives")
+    make_family(folder, train=48, val=40, test=10, v2=12)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built_once(archives, tmp_path_factory):
+    return parity.build_ours("imagenet2012", archives, tmp_path_factory.mktemp("data")).data_path
+
+
+@pytest.fixture
+def prepared(built_once, tmp_path):
+    """A prepared dataset that a test may change."""
+    folder = tmp_path / "ours" / "imagenet2012" / "5.1.0"
+    shutil.copytree(built_once, folder)
+    return folder
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def cut(archives, tmp_path):
+    """Archives of which one ends too early."""
+    folder = tmp_path / "cut"
+    shutil.copytree(archives, folder)
+    validation = folder / "ILSVRC2012_img_val.tar"
+    os.truncate(validation, validation.stat().st_size // 2)
+    return folder
+
+
+@pytest.mark.parametrize("where", ["nowhere", "cut"])
+def test_nothing_is_removed_for_archives_that_are_missing_or_damaged(
+    where, archives, prepared, tmp_path
+):
+    before = files(prepared)
+    manual_dir = cut(archives, tmp_path) if where == "cut" else tmp_path / "nowhere"
+    with pytest.raises(ImagenetFamilyError, match="Not found|found the end of the file"):
+        parity.build_ours("imagenet2012", manual_dir, tmp_path, download_mode=OVERWRITE)
+    assert files(prepared) == before
+    assert sorted(path.name for path in prepared.parent.iterdir()) == [".5.1.0.lock", "5.1.0"]
+
+
+def test_nothing_is_removed_for_a_version_that_cannot_be_built(archives, prepared, capsys):
+    old = prepared.rename(prepared.with_name("5.0.0"))
+    info = json.loads((old / "dataset_info.json").read_text())
+    (old / "dataset_info.json").write_text(json.dumps({**info, "version": "5.0.0"}))
+    before = files(old)
+    arguments = ["build", "imagenet2012:5.0.0", "--data_dir", str(old.parent.parent)]
+    arguments += ["--manual_dir", str(archives), "--overwrite"]
+    for more in ([], ["--dry_run"]):
+        assert cli.main([*arguments, *more]) == 1
+        assert "too old to be built" in capsys.readouterr().err
+    assert files(old) == before
+
+
+def test_nothing_is_removed_for_a_format_that_cannot_be_written(archives, prepared, tmp_path):
+    before = files(prepared)
+    builder = parity.ours("imagenet2012", tmp_path)
+    config = tfds.download.DownloadConfig(manual_dir=archives, download_mode=OVERWRITE)
+    with pytest.raises(UsageError, match="Riegeli"):
+        builder.download_and_prepare(download_config=config, file_format="riegeli")
+    assert files(prepared) == before
+
+
+def test_a_dataset_that_is_built_again_has_the_same_files(archives, prepared, tmp_path):
+    before = files(prepared)
+    (prepared / "shards.json").unlink()
+    parity.build_ours("imagenet2012", archives, tmp_path, download_mode=OVERWRITE)
+    assert files(prepared) == before
+
+
+def test_a_failed_build_leaves_only_its_lock(tmp_path):
+    with pytest.raises(ImagenetFamilyError, match="Not found"):
+        parity.build_ours("imagenet2012", tmp_path / "nowhere", tmp_path)
+    names = [path.name for path in (tmp_path / "ours" / "imagenet2012").iterdir()]
+    assert names == [".5.1.0.lock"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_symbolic_link_is_not_written_through(there, archives, prepared, tmp_path):
+    disk = tmp_path / "disk"
+    prepared.rename(disk) if there else shutil.rmtree(prepared)
+    prepared.symlink_to(disk)
+    if there:  # what lies there can be read
+        assert parity.ours("imagenet2012", tmp_path).is_prepared()
+    with pytest.raises(BuildError, match=f"symbolic link to {disk}.*Remove the link"):
+        parity.build_ours("imagenet2012", archives, tmp_path, download_mode=OVERWRITE)
+    assert prepared.is_symlink() and disk.exists() == there
+    assert not list(prepared.parent.glob("partial.*"))
