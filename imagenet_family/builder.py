@@ -87,6 +87,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _checksums_path(cls) -> epath.Path:
         return known_files.checksums_path(cls.name)
 
+    def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
+        """Makes the `DatasetInfo`; see `tfds.core.DatasetBuilder.dataset_info_from_configs`."""
+        return tfds_compat.tidy_info(super().dataset_info_from_configs(**kwargs))
+
     def download_and_prepare(
         self,
         *,

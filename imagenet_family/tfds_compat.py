@@ -192,6 +192,24 @@ def absolute_slices(
     ]
 
 
+def tidy_info(info: Any) -> Any:
+    """Keeps TFDS from leaving an empty temporary folder behind for every builder.
+
+    It makes one for a description from its bucket before it asks whether there is any.
+    """
+    from tensorflow_datasets.core.utils import gcs_utils
+
+    initialize = info.initialize_from_bucket
+
+    def initialize_if_there() -> None:
+        ask = getattr(gcs_utils, "gcs_dataset_info_files", None)
+        if ask is None or ask(info.full_name):
+            initialize()
+
+    info.initialize_from_bucket = initialize_if_there
+    return info
+
+
 def forget_metadata(info: Any) -> None:
     """Makes TFDS forget that it read a dataset's description, once that dataset is removed.
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 
 import parity
 import pytest
@@ -54,7 +55,7 @@ def test_nothing_is_removed_for_archives_that_are_missing_or_damaged(
 ):
     before = files(prepared)
     manual_dir = cut(archives, tmp_path) if where == "cut" else tmp_path / "nowhere"
-    with pytest.raises(ImagenetFamilyError, match="Not found|found the end of the file"):
+    with pytest.raises(ImagenetFamilyError, match=r"Not found|found the end of the file"):
         parity.build_ours("imagenet2012", manual_dir, tmp_path, download_mode=OVERWRITE)
     assert files(prepared) == before
     assert sorted(path.name for path in prepared.parent.iterdir()) == [".5.1.0.lock", "5.1.0"]
@@ -107,3 +108,20 @@ def test_a_symbolic_link_is_not_written_through(there, archives, prepared, tmp_p
         parity.build_ours("imagenet2012", archives, tmp_path, download_mode=OVERWRITE)
     assert prepared.is_symlink() and disk.exists() == there
     assert not list(prepared.parent.glob("partial.*"))
+
+
+def test_a_builder_leaves_no_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    builder = parity.ours("imagenet_v2", tmp_path / "data", config="topimages")
+    assert builder.info.full_name == "imagenet_v2/topimages/3.0.0"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_description_in_the_bucket_of_tfds_is_still_read(prepared, tmp_path, monkeypatch):
+    from tensorflow_datasets.core.utils import gcs_utils
+
+    found = [parity.epath.Path(path) for path in prepared.iterdir() if path.suffix == ".json"]
+    monkeypatch.setattr(gcs_utils, "gcs_dataset_info_files", lambda name: found)
+    builder = parity.ours("imagenet2012", tmp_path / "empty")
+    assert not builder.is_prepared()
+    assert builder.info.splits["train"].num_examples == 48
