@@ -11,9 +11,8 @@ from typing import Protocol
 
 from etils import epath
 
-from imagenet_family import preflight, progress
+from imagenet_family import files, preflight, progress
 from imagenet_family.examples import Ragged
-from imagenet_family.files import atomic_file
 from imagenet_family.records import ShardResult
 from imagenet_family.sharding import Plan, ShardCounter, SplitPlan
 from imagenet_family.staging import ShardTask
@@ -115,7 +114,7 @@ def _settle(
     num_bytes = sum(results[output.path(name)].num_bytes for name in output.names(plan))
     num_shards = count_shards(num_bytes, plan.num_examples) if count_shards else plan.num_shards
     if num_shards != plan.num_shards:
-        with atomic_file(_settled(plan, output)) as temporary:
+        with files.atomic_file(_settled(plan, output)) as temporary:
             temporary.write_text(str(num_shards))
         for name in output.names(plan):
             epath.Path(output.path(name)).unlink(missing_ok=True)
@@ -142,7 +141,13 @@ def identity(plans: Iterable[SplitPlan], file_format: str) -> str:
     """Gives a digest that differs when any byte of the output could."""
     plans = list(plans)
     sources = [
-        (plan.num_shards, plan.examples.path, repr(plan.examples.fingerprint)) for plan in plans
+        (
+            plan.num_shards,
+            plan.examples.path,
+            repr(plan.examples.fingerprint),
+            files.replaced_ns(plan.examples.path),
+        )
+        for plan in plans
     ]
     parts = [_FORMAT, file_format, content_identity(plans), sources]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -201,5 +206,5 @@ def write_manifest(
             for split, shards in splits.items()
         },
     }
-    with atomic_file(folder / MANIFEST) as temporary:
+    with files.atomic_file(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1))

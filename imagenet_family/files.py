@@ -32,6 +32,17 @@ def stamp(path: epath.PathLike) -> tuple[int, int]:
     return status.length, int(status.mtime) * 10**9
 
 
+def replaced_ns(path: epath.PathLike) -> int:
+    """Gives when a file of this machine was last replaced or changed, in nanoseconds; 0 elsewhere.
+
+    Unlike the time in `stamp` it cannot be set, as wget, rsync and `cp -p` do with that of a file
+    that they fetch again. But chmod and the like change it, too.
+    """
+    with contextlib.suppress(OSError):  # told by whoever reads it
+        return Path(path).stat().st_ctime_ns if is_local(path) else 0
+    return 0
+
+
 @contextlib.contextmanager
 def atomic_file(path: epath.Path) -> Iterator[epath.Path]:
     """Gives a temporary name beside `path` that becomes `path` if all goes well.

@@ -109,3 +109,11 @@ def test_limit_of_open_files_is_raised(tmp_path):
         [sys.executable, "-c", textwrap.dedent(code), tmp_path], check=True, stdout=subprocess.PIPE
     ).stdout
     assert int(printed) >= 64 + 8 * 4
+
+
+def test_files_that_are_renamed_meanwhile_are_not_counted(tmp_path, monkeypatch):
+    folder = epath.Path(tmp_path)
+    (folder / "whole").write_bytes(b"12345")
+    gone = folder / "gone"
+    monkeypatch.setattr(type(folder), "iterdir", lambda self: iter([gone, folder / "whole"]))
+    assert preflight.bytes_in(folder) == 5
