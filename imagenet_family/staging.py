@@ -35,6 +35,7 @@ from imagenet_family.writers import write_shard
 _RESULT_SUFFIX = ".json"
 _PREFIX = "partial."
 _TARGET_PREFIX = "target."
+_REMOVED_PREFIX = "removed."
 # Seconds between the announcement of a build and the temporary folder that TFDS makes.
 _FOLDER_IS_MADE_WITHIN = 60
 # Workers of a killed build look this often at most, in seconds, whether their parent is alive.
@@ -303,7 +304,14 @@ def _target_of(marker: epath.Path) -> epath.Path:
 
 
 def _remove_target(marker: epath.Path) -> None:
-    _remove_tree(_target_of(marker))
+    target = removed = _target_of(marker)
+    if is_local(target):
+        # In one step: where locks are those of one machine only, another one may be about to give
+        # this folder the dataset's name, and would then have a part of it.
+        removed = marker.with_name(f"{_REMOVED_PREFIX}{target.name}")
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(removed)
+    _remove_tree(removed)
     marker.unlink(missing_ok=True)
 
 
