@@ -77,12 +77,14 @@ class DatasetReport:
         can_be_built: Whether it can.
         splits: The splits that would be built.
         lacking: The files that keep it, or some of its splits, from being built.
+        one_is_enough: Whether it could be built with any one of them.
     """
 
     name: str
     can_be_built: bool
     splits: tuple[str, ...]
     lacking: tuple[FileReport, ...]
+    one_is_enough: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +177,10 @@ def datasets(
         unusable = dict.fromkeys(file for missing in lacking.values() for file in missing)
         damaged = any(file.state == DAMAGED for file in unusable)
         # A file that is there and damaged stops a build, also if the split could be left out.
-        reports.append(DatasetReport(name, possible and not damaged, splits, tuple(unusable)))
+        any_does = not (splits or damaged) and needs.optional == set(needs.splits)
+        reports.append(
+            DatasetReport(name, possible and not damaged, splits, tuple(unusable), any_does)
+        )
     return reports
 
 

@@ -153,7 +153,7 @@ def check(
             f"{folder}: the description of the dataset cannot be read ({type(error).__name__}: "
             f"{error}). {_BUILD_AGAIN}."
         )
-        return PreparedReport(folder.name, os.fspath(folder), None, (), False, (problem,))
+        return PreparedReport(_name_of(folder), os.fspath(folder), None, (), False, (problem,))
     manifest, problems = _read_manifest(folder)
     tasks = [
         _ShardTask(name, path, file_format, length, _recorded(manifest, name, path))
@@ -182,6 +182,12 @@ def check(
     return PreparedReport(
         full_name, os.fspath(folder), file_format, shards, manifest is not None, tuple(problems)
     )
+
+
+def _name_of(folder: epath.Path) -> str:
+    """Gives dataset, config and version as far as a folder's path tells them."""
+    parts = folder.parts[-3:]  # <dataset>/<config>/<version>, or without a config
+    return "/".join(parts if parts[0] in DATASETS else parts[1:])
 
 
 def _versions(folder: epath.Path) -> list[epath.Path]:

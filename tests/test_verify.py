@@ -131,6 +131,9 @@ def test_nothing_there(tmp_path, capsys):
     code, found = run(capsys, "--manual_dir", tmp_path, "--dataset", "imagenet2012")
     assert code == 1
     assert {file["state"] for file in found["files"]} == {"missing"}
+    assert cli.main(["verify", "--manual_dir", str(tmp_path), "--dataset", "imagenet2012"]) == 1
+    text = capsys.readouterr().out
+    assert f"imagenet2012: cannot be built; one of these is enough: {ilsvrc.TRAIN} is miss" in text
 
 
 def test_a_part_is_told_from_the_whole(family, capsys):
@@ -338,11 +341,12 @@ def test_damaged_dataset(damage, dataset, capsys):
     code, found = run(capsys, "--data_dir", data_dir, "--dataset", "imagenet2012")
     assert code == 1 and not found["ok"]
     (report,) = found["prepared"]
+    assert report["name"] == "imagenet2012/5.1.0"
     problems = [*report["problems"], *(p for shard in report["shards"] for p in shard["problems"])]
     assert any(expected in problem for problem in problems), problems
     assert all(str(dataset) in problem for problem in problems)
     assert cli.main(["verify", "--data_dir", str(data_dir)]) == 1
-    assert "imagenet_v2/topimages/3.0.0: ok" in capsys.readouterr().out
+    assert "imagenet_v2/topimages/3.0.0: ok: 1 shard, 12 examples" in capsys.readouterr().out
 
 
 def test_shards_are_checked_by_workers(prepared, capsys):

@@ -131,17 +131,17 @@ def _dataset_text(report: verify.DatasetReport) -> str:
         f"({file.where_to_get})"
         for file in report.lacking
     ]
+    if report.one_is_enough:
+        lacking = [f"one of these is enough: {', '.join(lacking)}"]
     return "; ".join([text, *lacking])
 
 
 def _prepared_text(report: verify_prepared.PreparedReport) -> str:
     examples = sum(shard.num_examples or 0 for shard in report.shards)
+    shards = f"{len(report.shards)} shard{'' if len(report.shards) == 1 else 's'}"
     state = "ok" if report.ok else "damaged"
     against = "digests as recorded" if report.compared else "no digests are recorded"
-    lines = [
-        f"{report.name}: {state}: {len(report.shards)} shards, {examples:,} examples, {against}, "
-        f"{report.folder}"
-    ]
+    lines = [f"{report.name}: {state}: {shards}, {examples:,} examples, {against}, {report.folder}"]
     lines += [f"  {problem}" for problem in report.problems]
     lines += [f"  {problem}" for shard in report.shards for problem in shard.problems]
     return "\n".join(lines)
