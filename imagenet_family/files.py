@@ -102,7 +102,7 @@ def write_error(path: epath.PathLike, error: OSError) -> BuildError:
         errno.EROFS: "Choose a folder that can be written to",
         errno.EACCES: "Choose a folder that you may write to, or change its permissions",
         errno.EPERM: "Choose a folder that you may write to, or change its permissions",
-        errno.ENOENT: "Choose a folder that exists or can be made",
+        errno.ENOENT: "Choose a folder that exists or can be made, and let nothing else change it",
         errno.EEXIST: "Choose a folder that exists or can be made",
         errno.ENOTDIR: "Choose a folder that exists or can be made",
         errno.EMFILE: "Raise the limit on open files (ulimit -n)",
