@@ -208,7 +208,8 @@ def test_archive_with_other_members_but_same_size_and_time(archive, index, reade
     status = archive.stat()
     archive.write_bytes(pack(ENTRIES[::-1]))
     os.utime(archive, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(ArchiveError, match=r"member 'n7\.JPEG' at offset .*the header"):
+    # The saved index may be taken again, so starting again is not all that is advised.
+    with pytest.raises(ArchiveError, match=r"'n7\.JPEG' at offset .*the header.*family verify"):
         reader.read(*place(index, 7))
 
 

@@ -189,7 +189,8 @@ class ArchiveReader:
         name = name.decode() if isinstance(name, bytes) else name
         return ArchiveError(
             f"{self.source}: member {name!r} at offset {offset}: expected {expected}, found "
-            f"{found}: the archive changed since it was indexed. {_INDEX_AGAIN}"
+            f"{found}: the archive changed since it was indexed, or is damaged. Start again; if "
+            "that does not help, see what `imagenet-family verify` says of it."
         )
 
 
