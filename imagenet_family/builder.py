@@ -129,7 +129,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if self.data_path.exists() and overwrite:
                 self._check_input(download_config, kwargs.get("download_dir"))
                 staging.discard(self.data_path)
-                tfds_compat.forget_metadata(self.info)
+                tfds_compat.forget_dataset(self.info)
             if self.data_path.exists():  # another process has built it meanwhile
                 self.info.read_from_directory(self.data_path)
             else:

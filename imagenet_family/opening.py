@@ -156,6 +156,13 @@ def _made(
                 f"{folder}: the prepared dataset cannot be opened ({type(error).__name__}: "
                 f"{error}). Build it again, with --overwrite."
             ) from error
+    file_format = kwargs.pop("file_format", None)
+    if (
+        file_format is not None
+    ):  # perhaps it is only another one, and the build replaces the dataset
+        builder = _made(builder_cls, name, True, kwargs)
+        builder.info.set_file_format(file_format, override=True, override_if_initialized=True)
+        return builder
     with staging.build_lock(folder):
         staging.discard(folder)
     return _made(builder_cls, name, False, kwargs)

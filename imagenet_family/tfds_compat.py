@@ -210,12 +210,14 @@ def tidy_info(info: Any) -> Any:
     return info
 
 
-def forget_metadata(info: Any) -> None:
+def forget_dataset(info: Any) -> None:
     """Makes TFDS forget that it read a dataset's description, once that dataset is removed.
 
-    Or it writes an empty `metadata.json` into the next one, as it does not into a first one.
+    Or it writes an empty `metadata.json` into the next one, as it does not into a first one, and
+    refuses another file format.
     """
     info._metadata = None
+    info._fully_initialized = False
 
 
 def check_version(builder: Any) -> None:

@@ -90,6 +90,33 @@ def test_a_dataset_that_is_built_again_has_the_same_files(archives, prepared, tm
     assert files(prepared) == before
 
 
+def test_a_dataset_is_built_again_in_another_format(archives, prepared, tmp_path):
+    fresh = parity.build_ours(
+        "imagenet2012", archives, tmp_path / "fresh", file_format="array_record"
+    )
+    builder = parity.ours("imagenet2012", tmp_path)
+    config = tfds.download.DownloadConfig(manual_dir=archives, download_mode=OVERWRITE)
+    builder.download_and_prepare(download_config=config, file_format="array_record")
+    assert files(prepared) == files(fresh.data_path)
+    assert len(builder.as_data_source("train")) == 48
+
+
+def test_the_command_removes_nothing_before_it_can_build_in_another_format(
+    archives, prepared, tmp_path, capsys
+):
+    before = files(prepared)
+    arguments = ["build", "imagenet2012", "--data_dir", str(tmp_path / "ours"), "--overwrite"]
+    arguments += ["--file_format", "array_record", "--manual_dir"]
+    assert cli.main([*arguments, str(tmp_path / "nowhere")]) == 1
+    assert "Not found" in capsys.readouterr().err
+    assert files(prepared) == before
+    assert cli.main([*arguments, str(archives)]) == 0
+    fresh = parity.build_ours(
+        "imagenet2012", archives, tmp_path / "fresh", file_format="array_record"
+    )
+    assert files(prepared) == files(fresh.data_path)
+
+
 def test_a_failed_build_leaves_only_its_lock(tmp_path):
     with pytest.raises(ImagenetFamilyError, match="Not found"):
         parity.build_ours("imagenet2012", tmp_path / "nowhere", tmp_path)
