@@ -67,7 +67,8 @@ def atomic_file(path: epath.Path) -> Iterator[epath.Path]:
         raise write_error(path, error) from error
     finally:
         if not done:  # closed by an error, it may have appeared in part
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what happened first matters more
+                temporary.unlink(missing_ok=True)
 
 
 def flush_folder(folder: epath.PathLike) -> None:

@@ -112,6 +112,21 @@ def test_names_of_shards(archives, tmp_path):
     with pytest.raises(UsageError, match="takes 2 digits, not 1"):
         lib.export("imagenet2012", archives, tmp_path / "thin", num_shards=11, shard_width=1)
     assert not list(tmp_path.glob("partial.*"))
+    with pytest.raises(BuildError, match="File name too long"):
+        lib.export("imagenet2012", archives, tmp_path / "long", num_shards=11, shard_width=300)
+    assert not (tmp_path / "long").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_followed(there, archives, exported, tmp_path):
+    disk, link = tmp_path / "disk", tmp_path / "link"
+    if there:
+        disk.mkdir()
+    link.symlink_to(disk)
+    for _ in range(2):
+        lib.export("imagenet2012", archives, link, num_shards=SHARDS)
+    assert link.is_symlink()
+    assert lib.contents(disk) == lib.contents(exported)
 
 
 def test_tars_are_the_same_for_any_number_of_workers(exported, archives, tmp_path, monkeypatch):
