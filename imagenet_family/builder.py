@@ -148,6 +148,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             self._save_labels(kwargs.get("download_dir"))
             self._written = ()  # tables of all images, of no further use
 
+    def is_prepared(self) -> bool:
+        """Tells whether the dataset is prepared; TFDS warns of a folder that is not there."""
+        return self.data_path.exists() and super().is_prepared()
+
     def _check_input(
         self,
         download_config: tfds.download.DownloadConfig,
