@@ -156,6 +156,7 @@ def find_archives(
     folder = tfds_compat.manual_dir(dl_manager)
     found = {name: folder / name for name in archives if (folder / name).exists()}
     if len(found) < (len(archives) if at_least is None else at_least):
+        no_folder = ""
         try:
             sum(1 for _ in folder.iterdir())
         except PermissionError as error:
@@ -163,11 +164,14 @@ def find_archives(
                 f"{folder} cannot be looked into: {error}. Change the permissions of the folder or "
                 "use another one."
             ) from error
+        except NotADirectoryError:
+            no_folder = f"{folder} is a file, not the folder of the archives. "
         except OSError:
-            pass  # there is no such folder, which the next message says
+            no_folder = f"There is no folder {folder}. "
         missing = ", ".join(str(folder / name) for name in archives if name not in found)
         raise MissingFileError(
-            f"Not found: {missing}. {instructions(*archives, some=at_least is not None)} "
+            f"Not found: {missing}. {no_folder}"
+            f"{instructions(*archives, some=at_least is not None)} "
             "(--manual_dir says which folder that is, in Python manual_dir=…, and to TFDS "
             "DownloadConfig(manual_dir=…).)"
         )

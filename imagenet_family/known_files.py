@@ -183,8 +183,8 @@ def _parse_line(line: str) -> KnownFile:
 
 def _remedy(path: epath.Path, known: KnownFile) -> str:
     return (
-        f"Remove or replace {path} (source: {known.where_to_get}), or set {VERIFY_VARIABLE}=0 to "
-        "use it as it is."
+        f"Remove or replace {path} (source: {known.where_to_get}), or use it as it is, "
+        f"with --no_verify_checksums or {VERIFY_VARIABLE}=0."
     )
 
 
