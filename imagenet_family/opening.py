@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -151,6 +153,12 @@ def _made(
             if not isinstance(error, ValueError | TypeError | AssertionError):
                 raise
             raise UsageError(f"{name!r} cannot be opened: {error}") from error
+        found, wanted = _file_format(folder), kwargs.get("file_format")
+        if not overwrite and wanted and found not in (None, wanted):
+            raise BuildError(
+                f"{folder} is prepared as {found}, not as {wanted}. --overwrite deletes it and "
+                "builds it anew; with another data_dir both are kept."
+            ) from error
         if not overwrite:
             raise BuildError(
                 f"{folder}: the prepared dataset cannot be opened ({type(error).__name__}: "
@@ -166,6 +174,13 @@ def _made(
     with staging.build_lock(folder):
         staging.discard(folder)
     return _made(builder_cls, name, False, kwargs)
+
+
+def _file_format(folder: epath.Path) -> str | None:
+    """Gives the format of a prepared dataset; None if its description does not tell."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return json.loads((folder / "dataset_info.json").read_bytes()).get("fileFormat")
+    return None
 
 
 def _full_name(builder: ArchiveBuilder) -> str:

@@ -47,6 +47,11 @@ def test_build_prints_what_came_out_and_nothing_is_built_twice(tmp_path):
     again = build(tmp_path, "imagenet2012", "imagenet_v2/topimages:3.1.0")
     assert again.returncode == 0, again.stderr
     assert [path.stat().st_mtime_ns for path in shards] == stamps
+    assert "prepared already. --overwrite" in again.stdout
+    assert "prepared already" not in first.stdout
+    other = build(tmp_path, "imagenet2012", "--file_format", "array_record")
+    assert other.returncode == 1
+    assert "is prepared as tfrecord, not as array_record. --overwrite" in other.stderr
     would = build(tmp_path, "imagenet2012", "--dry_run")
     assert "prepared already; nothing would be written" in would.stdout
     refused = build(tmp_path, "imagenet2012", "--fail_if_exists")
@@ -122,7 +127,22 @@ def test_a_missing_archive_is_named_with_where_to_get_it(tmp_path):
     result = build(tmp_path / "data", "imagenet2012_subset", manual_dir=tmp_path / "empty")
     assert result.returncode == 1
     assert str(tmp_path / "empty" / "ILSVRC2012_img_train.tar") in result.stderr
+    assert f"There is no folder {tmp_path / 'empty'}. Put" in result.stderr
     assert "https://image-net.org/download-images" in result.stderr
+
+
+def test_an_archive_instead_of_its_folder(tmp_path):
+    archive = DUMMY_DATA / "ILSVRC2012_img_val.tar"
+    result = build(tmp_path / "data", "imagenet2012", manual_dir=archive)
+    assert result.returncode == 1
+    assert f"{archive} is a file, not the folder of the archives." in result.stderr
+
+
+def test_a_dry_run_says_only_what_would_be_built(tmp_path):
+    result = build(tmp_path, "imagenet2012", "--dry_run")
+    assert result.returncode == 0
+    assert "split validation: 18 examples" in result.stdout
+    assert "dataset_info.json" not in result.stderr  # which is no news
 
 
 def test_a_reader_that_has_seen_enough(tmp_path):

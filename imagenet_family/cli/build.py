@@ -102,9 +102,11 @@ def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
     for builder in made:
         if args.fail_if_exists and builder.is_prepared():
             raise BuildError(f"{builder.data_dir} exists already, and --fail_if_exists is given.")
-        if args.dry_run and builder.is_prepared() and not args.overwrite:
-            print(f"{builder.data_dir}: prepared already; nothing would be written.")
-            continue
+        if builder.is_prepared() and not args.overwrite:
+            would = "; nothing would be written" if args.dry_run else ""
+            print(f"{builder.data_dir}: prepared already{would}. --overwrite builds it anew.")
+            if args.dry_run:
+                continue
         if args.dry_run:
             plan = builder.plan(download_dir=args.download_dir, download_config=download_config)
             _print_plan(plan)
