@@ -39,12 +39,13 @@ class Browser:
         requests.delete(self._base, timeout=_WAIT)
         self._stop()
 
-    def open(self, path: Path, *, width: int, dark: bool):
+    def open(self, path: Path, *, width: int, dark: bool, printed: bool = False):
         """Shows a local page in a window of some width, and waits until it is drawn."""
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        media = {"media": "print" if printed else "screen", "features": [scheme]}
         self._devtools("Emulation.setDeviceMetricsOverride", screen)
-        self._devtools("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self._devtools("Emulation.setEmulatedMedia", media)
         self._post("/url", {"url": path.as_uri()})
 
     def run(self, script: str):

@@ -282,3 +282,33 @@ def test_in_a_browser(browser, page, tmp_path, width, dark):
     assert label == text
     contrast = (max(background, text) + 0.05) / (min(background, text) + 0.05)
     assert contrast > 7
+
+
+LONG_NAME = "vit_large_patch16_224.augreg_in21k_ft_in1k_and_a_little_more"
+TOO_WIDE = """
+return [...document.querySelectorAll('h1, h2, h3, p, li, summary, figcaption')].filter(
+  element => element.scrollWidth > element.clientWidth).map(element => element.textContent);
+"""
+
+
+def test_a_long_name_of_a_model_stays_in_its_box(browser, page, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page.replace("resnet50", LONG_NAME), "utf-8")
+    for width in (320, 390, 1200):
+        browser.open(path, width=width, dark=False)
+        assert browser.run(TOO_WIDE) == []
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_on_paper(browser, page, tmp_path):
+    """Browsers leave out backgrounds there, which dots and pictures are, and nobody can scroll."""
+    path = tmp_path / "report.html"
+    path.write_text(page, "utf-8")
+    browser.open(path, width=794, dark=True, printed=True)
+    style = "return getComputedStyle(document.querySelector('{}')).{}"
+    for element in (".dot", ".pic"):
+        assert browser.run(style.format(element, "printColorAdjust")) == "exact"
+    assert browser.run(style.format(".tall", "maxHeight")) == "none"
+    background, text, _ = map(luminance, browser.run(COLOURS))
+    assert background == 1
+    assert text < 0.05
