@@ -140,8 +140,12 @@ def _prepared_text(report: verify_prepared.PreparedReport) -> str:
     examples = sum(shard.num_examples or 0 for shard in report.shards)
     shards = f"{len(report.shards)} shard{'' if len(report.shards) == 1 else 's'}"
     state = "ok" if report.ok else "damaged"
-    against = "digests as recorded" if report.compared else "no digests are recorded"
-    lines = [f"{report.name}: {state}: {shards}, {examples:,} examples, {against}, {report.folder}"]
+    found = [shards, f"{examples:,} examples"]
+    if not report.compared:
+        found.append("no digests are recorded")
+    elif report.ok:
+        found.append("digests as recorded")
+    lines = [f"{report.name}: {state}: {', '.join(found)}, {report.folder}"]
     lines += [f"  {problem}" for problem in report.problems]
     lines += [f"  {problem}" for shard in report.shards for problem in shard.problems]
     return "\n".join(lines)
