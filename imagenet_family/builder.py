@@ -215,7 +215,9 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         download_dir = download_dir and remote.user_path(download_dir)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir)
         with _system_errors(self.data_path):
-            splits = self._split_generators(self._make_download_manager(download_dir, config))
+            dl_manager = self._make_download_manager(download_dir, config)
+            with remote.explained(tfds_compat.manual_dir(dl_manager)):
+                splits = self._split_generators(dl_manager)
         return LazyMapping(splits, lambda name: _opened(splits[name]))
 
     def index_dir(self, download_dir: epath.PathLike | None = None) -> epath.Path:

@@ -97,8 +97,9 @@ def explained(path: epath.PathLike) -> Iterator[None]:
     except Exception as error:
         if is_local(path) or type(error).__module__.partition(".")[0] not in _PACKAGES:
             raise
+        said = " ".join(str(error).split()).rstrip(".")
         raise BuildError(
-            f"{os.fspath(path)}: the object store cannot be used: {type(error).__name__}: {error} "
+            f"{os.fspath(path)}: the object store cannot be used: {type(error).__name__}: {said}. "
             "Check its address and your credentials. Where TensorFlow is installed, s3:// and "
             "az:// need the environment variable EPATH_USE_TF=0, and the package s3fs or adlfs."
         ) from error

@@ -81,7 +81,7 @@ def manual_dir(dl_manager: Any) -> epath.Path:
     """
     try:
         return epath.Path(dl_manager.manual_dir)
-    except (AssertionError, OSError):
+    except Exception:  # it looks into the folder, and object stores have errors of many kinds
         return epath.Path(dl_manager._manual_dir)
 
 

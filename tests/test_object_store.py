@@ -143,13 +143,17 @@ def test_beam_workers_share_an_object_store(store, archives, expected):
     assert prepared(store, "s3://bucket/beam") == expected
 
 
-def test_store_that_tensorflow_does_not_know(store, archives, monkeypatch):
+def test_store_that_tensorflow_does_not_know(store, archives, monkeypatch, tmp_path):
     monkeypatch.delenv("EPATH_USE_TF", raising=False)
     environment = store.environment()
     del environment["EPATH_USE_TF"]
     monkeypatch.setattr(store, "environment", lambda: environment)
     output = finish(start(store, "s3://bucket/tensorflow"), 1)
     assert "imagenet-family: error: s3://bucket/tensorflow" in output
+    assert "EPATH_USE_TF=0" in output
+    assert "Traceback" not in output
+    output = finish(start(store, tmp_path, "--manual_dir=s3://bucket/archives"), 1)
+    assert "imagenet-family: error: s3://bucket/archives" in output
     assert "EPATH_USE_TF=0" in output
     assert "Traceback" not in output
 
