@@ -115,8 +115,14 @@ class BeamRunner:
             raise _reported(folders) or job.failure(len(pending))
 
     def _pipeline(self, items: list[tuple[str, str]]) -> beam.Pipeline:
+        said = io.StringIO()
         try:
             pipeline = beam.Pipeline(runner=self.runner, options=self.options)
+            with contextlib.redirect_stderr(said):
+                pipeline.options.get_all_options()
+        except SystemExit as error:  # argparse, having told how to use each of 200 options
+            reason = said.getvalue().strip().rpartition("error: ")[2]
+            raise UsageError(f"Beam cannot run with these options: {reason}.") from error
         except Exception as error:  # a name that is none, a package that is missing, …
             raise UsageError(f"Beam cannot run with these options: {error}") from error
         # Reshuffle keeps runners from fusing the list of shards with their writing, which would

@@ -225,6 +225,13 @@ def test_runner_that_does_not_exist(runner, archives, tmp_path):
         parity.build_ours(NAME, archives, tmp_path, beam_runner=runner)
 
 
+def test_option_that_beam_cannot_read(archives, tmp_path, capfd):
+    options = PipelineOptions(["--runner=DirectRunner", "--direct_num_workers=two"])
+    with pytest.raises(UsageError, match="direct_num_workers: invalid int value: 'two'"):
+        parity.build_ours(NAME, archives, tmp_path, beam_options=options)
+    assert "usage:" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("flags", [IN_PROCESS, TWO_PROCESSES], ids=["one process", "two"])
 def test_error_of_a_worker_is_that_of_a_local_build(flags, tmp_path):
     folder = tmp_path / "archives"
