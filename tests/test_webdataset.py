@@ -283,8 +283,9 @@ def test_command(archives, exported, tmp_path, capsys):
         ["export-wds", "imagenet_v2", "--output_dir", str(tmp_path / "v2")],
         ["export-wds", "imagenet2012", "--check", str(output)],
         ["export-wds", "--check", str(tmp_path / "nothing")],
-        [*command[:-1], str(tmp_path / "other"), "--splits", "train,valid"],
+        [*command[:-1], str(tmp_path / "other"), "--splits", "train, valid"],
     ):
         assert cli.main(wrong) == 1
         error = capsys.readouterr().err
         assert error.startswith("imagenet-family: error: ") and error.count("\n") == 1
+    assert "There is no split 'valid'" in error  # blanks after commas are nothing

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         output = webdataset.export_webdataset(
             builders[0],
             args.output_dir,
-            splits=args.splits and args.splits.split(","),
+            splits=args.splits and [name.strip() for name in args.splits.split(",")],
             num_shards=args.num_shards,
             shard_width=args.shard_width,
             from_prepared=args.from_prepared,
