@@ -172,7 +172,7 @@ class _Job:
                 "same path as the launcher: use a shared file system or an object store. "
             )
         return BuildError(
-            f"The Beam pipeline has left {missing} shards unwritten; {reason}Run the same command "
+            f"The Beam pipeline has left shards unwritten: {missing}; {reason}Run the same command "
             "again; finished shards are kept."
         )
 

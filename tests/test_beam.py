@@ -260,7 +260,7 @@ def test_failure_of_beam_itself_is_a_build_error(task, tmp_path, monkeypatch):
     monkeypatch.setattr(beam_runner, "_POLL_SECONDS", 0.1)
     # Nobody listens on that port.
     flags = ["--job_endpoint=127.0.0.1:9", "--job_server_timeout=1", "--environment_type=LOOPBACK"]
-    with pytest.raises(BuildError, match="left 1 shards unwritten"):
+    with pytest.raises(BuildError, match="left shards unwritten: 1;"):
         list(BeamRunner("PortableRunner", PipelineOptions(flags))([task]))
 
 
