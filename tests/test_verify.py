@@ -136,7 +136,8 @@ def test_nothing_there(tmp_path, capsys):
     assert f"imagenet2012: cannot be built; one of these is enough: {ilsvrc.TRAIN} is miss" in text
 
 
-def test_a_part_is_told_from_the_whole(family, capsys):
+def test_a_part_is_told_from_the_whole(family, capsys, monkeypatch):
+    monkeypatch.setenv(known_files.VERIFY_VARIABLE, "1")
     code, found = run(capsys, "--manual_dir", family[1])
     assert code == 1
     files = by_name(found)
