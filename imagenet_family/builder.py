@@ -13,6 +13,7 @@ from etils import epath
 
 from imagenet_family import (
     archives,
+    build_options,
     downloads,
     engine,
     known_files,
@@ -234,7 +235,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         download_config: tfds.download.DownloadConfig,
     ) -> Sequence[tfds.core.SplitInfo]:
         problems = tfds_compat.check()
-        beam = _beam_runner(download_config)
+        beam = build_options.beam_runner(download_config)
         pool = contextlib.nullcontext() if beam else self.worker_pool()
         with pool as runner:
             with remote.explained(tfds_compat.manual_dir(dl_manager)):
@@ -265,7 +266,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         shards = engine.write_splits(
             plans,
             engine.Output(stage.path, file_format, tfds_compat.shard_namer(self)),
-            shard_counter(download_config),
+            build_options.shard_counter(download_config),
             runner,
             workers=plan.workers,
         )
@@ -312,7 +313,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     ) -> BuildPlan:
         workers = self.workers or runners.default_workers()
         # How fast Beam's workers are cannot be tried here.
-        tried_with = None if _uses_beam(download_config) else workers
+        tried_with = None if build_options.uses_beam(download_config) else workers
         estimate = preflight.estimate(plans, stage.path, file_format, tried_with)
         return BuildPlan(self._dataset_path, plans, file_format, stage.path, workers, estimate)
 
@@ -330,7 +331,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             plan_split(
                 split,
                 examples,
-                shard_counter(download_config),
+                build_options.shard_counter(download_config),
                 max_examples=download_config.max_examples_per_split,
                 ignore_duplicates=download_config.ignore_duplicates,
             )
@@ -399,24 +400,3 @@ def _opened(split: Any) -> Any:
 
 def _log_plan(plan: BuildPlan) -> None:
     logging.info("%s", plan)
-
-
-def _uses_beam(download_config: tfds.download.DownloadConfig) -> bool:
-    return download_config.beam_runner is not None or download_config.beam_options is not None
-
-
-def _beam_runner(download_config: tfds.download.DownloadConfig) -> engine.Runner | None:
-    """Gives what writes the shards on a Beam runner, if the user asks for one."""
-    if not _uses_beam(download_config):
-        return None
-    from imagenet_family.beam_runner import BeamRunner
-
-    return BeamRunner(download_config.beam_runner, download_config.beam_options)
-
-
-def shard_counter(
-    download_config: tfds.download.DownloadConfig | None = None,
-) -> engine.ShardCounter:
-    """Gives the function that decides on a split's number of shards."""
-    config = download_config or tfds.download.DownloadConfig()
-    return config.get_shard_config().get_number_shards

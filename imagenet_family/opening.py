@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from imagenet_family import DATASETS, staging, tfds_compat
-from imagenet_family.builder import shard_counter
+from imagenet_family.build_options import shard_counter
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 from imagenet_family.lazy import LazyMapping
 from imagenet_family.sharding import hash_order, shard_boundaries
@@ -154,23 +154,21 @@ def _made(
                 raise
             raise UsageError(f"{name!r} cannot be opened: {error}") from error
         found, wanted = _file_format(folder), kwargs.get("file_format")
-        if not overwrite and wanted and found not in (None, wanted):
-            raise BuildError(
-                f"{folder} is prepared as {found}, not as {wanted}. --overwrite deletes it and "
-                "builds it anew; with another data_dir both are kept."
-            ) from error
+        if wanted and found not in (None, wanted):
+            if not overwrite:
+                raise BuildError(
+                    f"{folder} is prepared as {found}, not as {wanted}. --overwrite deletes it and "
+                    "builds it anew; with another data_dir both are kept."
+                ) from error
+            # The build removes it, once it is known to be possible.
+            builder = _made(builder_cls, name, True, {**kwargs, "file_format": None})
+            builder.info.set_file_format(wanted, override=True, override_if_initialized=True)
+            return builder
         if not overwrite:
             raise BuildError(
                 f"{folder}: the prepared dataset cannot be opened ({type(error).__name__}: "
                 f"{error}). Build it again, with --overwrite."
             ) from error
-    file_format = kwargs.pop("file_format", None)
-    if (
-        file_format is not None
-    ):  # perhaps it is only another one, and the build replaces the dataset
-        builder = _made(builder_cls, name, True, kwargs)
-        builder.info.set_file_format(file_format, override=True, override_if_initialized=True)
-        return builder
     with staging.build_lock(folder):
         staging.discard(folder)
     return _made(builder_cls, name, False, kwargs)

@@ -142,7 +142,7 @@ def _choose(found: Mapping[str, Any], splits: Iterable[str] | None) -> dict[str,
 def _shard_counter(num_shards: int | None) -> engine.ShardCounter:
     import tensorflow_datasets as tfds
 
-    from imagenet_family.builder import shard_counter
+    from imagenet_family.build_options import shard_counter
 
     return shard_counter(tfds.download.DownloadConfig(num_shards=num_shards))
 
