@@ -45,14 +45,14 @@ def replace(module: Any, name: str, new: Any) -> None:
 
 def write_bare(task: Any) -> Any:
     """Writes a shard and does nothing else; loses what is needed to write one with checks."""
-    from imagenet_family import writers
-    from imagenet_family.archives import ArchiveReader
+    from imagenet_family.copies import ArchiveReader
+    from imagenet_family.shards import write
 
-    if writers.atomic_file is not _straight:
-        replace(writers, "atomic_file", _straight)
-        writers.RecordDigest.add = _count
+    if write.atomic_file is not _straight:
+        replace(write, "atomic_file", _straight)
+        write.RecordDigest.add = _count
         ArchiveReader._read = _read
-    return writers.write_shard(task.examples, task.path, task.file_format)
+    return write.write_shard(task.examples, task.path, task.file_format)
 
 
 @contextlib.contextmanager
@@ -71,7 +71,8 @@ def _read(self: Any, file: Any, offset: int, size: int, check: int, name: Any) -
 
 def leave_out() -> None:
     """Takes all that serves resuming and checking out of the builds of this process."""
-    from imagenet_family import builder, engine, preflight, staging
+    from imagenet_family.build import preflight, shard_writing, staging
+    from imagenet_family.datasets import builder
 
     class Straight:
         def __init__(self, dataset: Any, identity: str) -> None:
@@ -92,8 +93,8 @@ def leave_out() -> None:
         pass
 
     staging.Staging, staging.build_lock = Straight, no_lock
-    staging.announce = staging.clear = engine.write_manifest = preflight.check = nothing
-    engine.identity = lambda *args: ""
+    staging.announce = staging.clear = shard_writing.write_manifest = preflight.check = nothing
+    shard_writing.identity = lambda *args: ""
     preflight.estimate = lambda *args: preflight.Estimate(0, 0, None, None)
     builder.ArchiveBuilder._discard_half = nothing
     replace(staging, "ensure_shard", write_bare)
@@ -101,7 +102,8 @@ def leave_out() -> None:
 
 def time_steps(seconds: dict[str, float]) -> None:
     """Lets the builds of this process add up what their steps take."""
-    from imagenet_family import builder, engine, preflight, staging
+    from imagenet_family.build import preflight, shard_writing, staging
+    from imagenet_family.datasets import builder
 
     def timed(owner: Any, name: str) -> None:
         original = getattr(owner, name)
@@ -118,7 +120,7 @@ def time_steps(seconds: dict[str, float]) -> None:
         setattr(owner, name, run)
 
     for owner, *names in (
-        (engine, "identity", "write_manifest"),
+        (shard_writing, "identity", "write_manifest"),
         (staging, "announce", "clear"),
         (staging.Staging, "open", "publish"),
         (preflight, "estimate", "check"),
@@ -159,8 +161,8 @@ def compare_shards(name: str, manual_dir: str, file_format: str, folder: Path, r
     """Writes each shard with checks and without, in turn, and prints what checks cost."""
     import tensorflow_datasets as tfds
 
-    from imagenet_family import staging
-    from imagenet_family.engine import Output
+    from imagenet_family.build import staging
+    from imagenet_family.build.shard_writing import Output
 
     folder.mkdir()
     builder = tfds.builder(name, data_dir=folder, file_format=file_format)
@@ -199,19 +201,19 @@ class _Kept:
     """Brings back what `write_bare` takes away."""
 
     def __init__(self) -> None:
-        from imagenet_family import writers
-        from imagenet_family.archives import ArchiveReader
+        from imagenet_family.copies import ArchiveReader
+        from imagenet_family.shards import write
 
-        self._add, self._read = writers.RecordDigest.add, ArchiveReader._read
-        self._atomic_file = writers.atomic_file
+        self._add, self._read = write.RecordDigest.add, ArchiveReader._read
+        self._atomic_file = write.atomic_file
 
     def restore(self) -> None:
-        from imagenet_family import writers
-        from imagenet_family.archives import ArchiveReader
+        from imagenet_family.copies import ArchiveReader
+        from imagenet_family.shards import write
 
-        if writers.atomic_file is _straight:
-            replace(writers, "atomic_file", self._atomic_file)
-            writers.RecordDigest.add, ArchiveReader._read = self._add, self._read
+        if write.atomic_file is _straight:
+            replace(write, "atomic_file", self._atomic_file)
+            write.RecordDigest.add, ArchiveReader._read = self._add, self._read
 
 
 def compare_builds(arguments: list[str], data_dir: Path, rounds: int) -> None:

@@ -31,7 +31,8 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts"), str(REPOSITORY / "
 import fake_archives as fake  # noqa: E402
 import make_archives  # noqa: E402
 
-from imagenet_family import evaluation, labels  # noqa: E402
+from imagenet_family import evaluation  # noqa: E402
+from imagenet_family.labels import classes  # noqa: E402
 
 NAMES = ("imagenet2012", "imagenet2012_multilabel", "imagenet2012_real", "imagenet_v2")
 FORMATS = ("tfrecord", "array_record")
@@ -53,12 +54,12 @@ def make(args: argparse.Namespace) -> None:
             int(args.image_bytes * 0.8), int(args.image_bytes * 1.2), count
         ).tolist()
 
-    val = [name.decode() for name in labels.validation_image_names().tolist()]
+    val = [name.decode() for name in classes.validation_image_names().tolist()]
     shuffled = rng.permutation(val).tolist()
     with (archives / "ILSVRC2012_img_val.tar").open("wb") as out:
         members = dict(zip(shuffled, draw(len(val)), strict=True))
         make_archives._write_flat(out, members, photographs)
-    truth = dict(zip(val, labels.validation_labels().tolist(), strict=True))
+    truth = dict(zip(val, classes.validation_labels().tolist(), strict=True))
     for config, (file, _) in fake.V2_ARCHIVES.items():
         names = [f"{c}/{rng.bytes(20).hex()}.jpeg" for c in range(1000) for _ in range(10)]
         images = map(photographs.get, draw(len(names)))
@@ -76,7 +77,7 @@ def make(args: argparse.Namespace) -> None:
 
 def annotations(truth: dict[str, int], rng: np.random.Generator) -> dict:
     """Makes multi-label annotations as large as the published ones, 40,000 images of two sets."""
-    wnids = labels.wnids()
+    wnids = classes.wnids()
     val = rng.permutation(list(truth))[:_ANNOTATED].tolist()
     v2 = {f"{rng.bytes(20).hex()}.jpeg": int(c) for c in rng.integers(1000, size=_ANNOTATED)}
     images = {name: truth[name] for name in val} | v2
@@ -145,10 +146,10 @@ def run(args: argparse.Namespace) -> None:
 
 def metrics(args: argparse.Namespace) -> None:
     """Times every metric over 50,000 images and their logits."""
-    names = [name.decode() for name in labels.validation_image_names().tolist()]
-    truth = labels.validation_labels()
+    names = [name.decode() for name in classes.validation_image_names().tolist()]
+    truth = classes.validation_labels()
     rng = np.random.default_rng(0)
-    scores = rng.standard_normal((len(names), labels.NUM_CLASSES), dtype=np.float32)
+    scores = rng.standard_normal((len(names), classes.NUM_CLASSES), dtype=np.float32)
     scores[np.arange(len(names)), truth] += 4
     sets = [[label] for label in truth.tolist()]
     columns = {

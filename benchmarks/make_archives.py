@@ -29,7 +29,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts")]
 
 import fake_archives as fake  # noqa: E402
 
-from imagenet_family import labels  # noqa: E402
+from imagenet_family.labels import classes  # noqa: E402
 
 TRAIN_IMAGES = 1_281_167
 TRAIN_BYTES = 147_897_477_120
@@ -118,7 +118,7 @@ def write_images(
     rng = np.random.default_rng(seed)
     sizes = [int(image_bytes * share) for share in np.linspace(0.72, 1.05, 48)]
     photographs = Photographs(rng, sizes)
-    wnids = labels.wnids()[:: len(labels.wnids()) // classes][:classes]
+    wnids = classes.wnids()[:: len(classes.wnids()) // classes][:classes]
     counts = [train // classes + (i < train % classes) for i in range(classes)]
 
     def draw(count: int) -> list[int]:
@@ -149,14 +149,14 @@ def write_full(directory: Path, *, subset: Path, names: Path, image_bytes: int, 
     """
     rng = np.random.default_rng(seed)
     photographs = Photographs(rng, [int(s) for s in np.geomspace(1200, 500_000, 160)])
-    wanted = {wnid: set() for wnid in labels.wnids()}
+    wanted = {wnid: set() for wnid in classes.wnids()}
     whole = set(subset.read_text().split())
     for name in (*whole, *names.read_text().split(), *fake.CMYK_NAMES, fake.PNG_NAME):
         wanted[name.partition("_")[0]].add(name)
     with (directory / "ILSVRC2012_img_train.tar").open("wb") as out:
         _write_sparse_train(out.fileno(), wanted, whole, photographs, rng)
 
-    val_names = _validation_names(labels.NUM_VALIDATION_IMAGES, rng)
+    val_names = _validation_names(classes.NUM_VALIDATION_IMAGES, rng)
     sizes = rng.integers(int(image_bytes * 0.8), int(image_bytes * 1.2), len(val_names)).tolist()
     with (directory / "ILSVRC2012_img_val.tar").open("wb") as out:
         _write_flat(out, dict(zip(val_names, sizes, strict=True)), photographs)
@@ -204,13 +204,13 @@ def _class_sizes(rng: np.random.Generator) -> Iterator[tuple[int, int]]:
     As in the real archive most classes have 1,300 images. The lengths of the tars leave one
     record for the end of the outer one.
     """
-    classes = labels.NUM_CLASSES
-    counts = np.full(classes, 1300)
-    small = rng.choice(classes, 105, replace=False)
+    num_classes = classes.NUM_CLASSES
+    counts = np.full(num_classes, 1300)
+    small = rng.choice(num_classes, 105, replace=False)
     lacking = counts.sum() - TRAIN_IMAGES
     counts[small] -= lacking // len(small)
     counts[small[: lacking % len(small)]] -= 1
-    records = TRAIN_BYTES // (_RECORD * _BLOCK) - 1 - classes // _RECORD
+    records = TRAIN_BYTES // (_RECORD * _BLOCK) - 1 - num_classes // _RECORD
     ends = (counts.cumsum() * records) // TRAIN_IMAGES
     blocks = np.diff(ends, prepend=0) * _RECORD
     return zip(counts.tolist(), blocks.tolist(), strict=True)

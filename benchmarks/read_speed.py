@@ -51,9 +51,9 @@ import sys, time
 start = time.perf_counter()
 sys.path.insert(0, sys.argv[1])
 import imagenet_family
-from imagenet_family import archives
+from imagenet_family import copies
 
-index_archive, indexing = archives.index_archive, []
+index_archive, indexing = copies.index_archive, []
 
 def timed(*args, **kwargs):
     began = time.perf_counter()
@@ -62,7 +62,7 @@ def timed(*args, **kwargs):
     finally:
         indexing.append(time.perf_counter() - began)
 
-archives.index_archive = timed
+copies.index_archive = timed
 source = imagenet_family.data_source(
     sys.argv[2], split=sys.argv[3], manual_dir=sys.argv[4], download_dir=sys.argv[5]
 )

@@ -13,7 +13,7 @@ from imagenet_family import registration
 
 DATASETS = types.MappingProxyType(
     {
-        name: f"imagenet_family.{name}.{name}_dataset_builder"
+        name: f"imagenet_family.datasets.{name}.{name}_dataset_builder"
         for name in (
             "imagenet2012",
             "imagenet2012_multilabel",
@@ -28,10 +28,10 @@ DATASETS = types.MappingProxyType(
 
 _FUNCTIONS = types.MappingProxyType(
     {
-        "as_dataset": "imagenet_family.tf_data",
-        "check_webdataset": "imagenet_family.webdataset_check",
-        "data_source": "imagenet_family.opening",
-        "export_webdataset": "imagenet_family.webdataset",
+        "as_dataset": "imagenet_family.read.tf_data",
+        "check_webdataset": "imagenet_family.export.check",
+        "data_source": "imagenet_family.read.opening",
+        "export_webdataset": "imagenet_family.export.webdataset",
     }
 )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from imagenet_family import labels
+from imagenet_family.labels import classes
 
 # The images of the real train archive that are CMYK JPEGs, and the one that is a PNG.
 CMYK_NAMES = (
@@ -104,7 +104,7 @@ def picture(class_id: int, variant: int, size: tuple[int, int]) -> Image.Image:
     fill = tuple(int(c * 255) for c in colorsys.hsv_to_rgb(hue + 0.45, 0.75, 0.95))
     draw.polygon([tuple(p) for p in points.tolist()], fill=fill, outline=(255, 255, 255))
 
-    name = labels.class_names()[class_id].split(",")[0]
+    name = classes.class_names()[class_id].split(",")[0]
     font = ImageFont.load_default(size=max(9, height // 8))
     font = ImageFont.load_default(size=font.size * min(1, (width - 4) / font.getlength(name)))
     place = (width / 2, height - 3)
@@ -207,8 +207,8 @@ def annotations(val_names: Iterable[str], rng: np.random.Generator) -> dict:
     list, ImageNetV2 candidates among the images, problematic images, and ImageNet-M.
     """
     names = sorted(val_names)
-    wnids = labels.wnids()
-    true_ids = labels.validation_labels_for(names).tolist()
+    wnids = classes.wnids()
+    true_ids = classes.validation_labels_for(names).tolist()
     annotated = {}
     for i, (name, true_id) in enumerate(zip(names, true_ids, strict=True)):
         if i % 3 == 2:
@@ -233,7 +233,7 @@ def annotations(val_names: Iterable[str], rng: np.random.Generator) -> dict:
 
 def real_labels(val_names: Iterable[str], rng: np.random.Generator) -> list[list[int]]:
     """Makes ReaL labels in order of the image names: none, one or several classes an image."""
-    true_ids = labels.validation_labels_for(sorted(val_names)).tolist()
+    true_ids = classes.validation_labels_for(sorted(val_names)).tolist()
     return [
         [] if i % 7 == 0 else [c, *rng.choice(1000, i % 3, replace=False).tolist()]
         for i, c in enumerate(true_ids)

@@ -10,7 +10,9 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 import imagenet_family
-from imagenet_family import known_files, published, resources
+from imagenet_family.datasets import published
+from imagenet_family.downloads import known_files
+from imagenet_family.storage import resources
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "datasets"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import fake_archives as fake
 import numpy as np
 
-from imagenet_family import labels
+from imagenet_family.labels import classes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -39,7 +39,7 @@ def make_family() -> fake.Family:
             train[wnid][f"{stem}.JPEG"] = _train_image(f"{stem}.JPEG", number)
             number += 1
     val = {}
-    for i, class_id in enumerate(labels.validation_labels()[:_NUM_VAL].tolist()):
+    for i, class_id in enumerate(classes.validation_labels()[:_NUM_VAL].tolist()):
         val[f"ILSVRC2012_val_{i + 1:08d}.JPEG"] = _image(class_id, 100 + i)
     test = {
         f"ILSVRC2012_test_{i + 1:08d}.JPEG": _image(7 * i + 3, 200 + i) for i in range(_NUM_TEST)
@@ -50,7 +50,7 @@ def make_family() -> fake.Family:
         for i in range(len(_V2_CLASSES) * _V2_EACH):
             class_id = _V2_CLASSES[i // _V2_EACH]
             # The third archive has wnids for folders, as a release of ImageNetV2 once had.
-            folder = labels.wnids()[class_id] if config == "topimages" else str(class_id)
+            folder = classes.wnids()[class_id] if config == "topimages" else str(class_id)
             name = f"{np.random.default_rng([c, i]).bytes(20).hex()}.jpeg"
             v2[config][f"{folder}/{name}"] = _image(class_id, 300 + 20 * c + i)
     names = [name for members in train.values() for name in members]
@@ -125,7 +125,7 @@ def train_layouts(train: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
 
 
 def _train_image(name: str, number: int) -> bytes:
-    class_id = labels.wnid_to_id()[name.partition("_")[0]]
+    class_id = classes.wnid_to_id()[name.partition("_")[0]]
     if name == fake.PNG_NAME:
         return fake.png(fake.picture(class_id, number, (96, 72)))
     if name in fake.CMYK_NAMES:

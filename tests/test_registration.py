@@ -9,7 +9,7 @@ import pytest
 
 import imagenet_family
 
-OURS = "imagenet_family.imagenet_v2.imagenet_v2_dataset_builder"
+OURS = "imagenet_family.datasets.imagenet_v2.imagenet_v2_dataset_builder"
 STOCK = "tensorflow_datasets.datasets"
 
 

@@ -15,8 +15,8 @@ from imagenet_family.cli import interrupts
 from imagenet_family.errors import UsageError
 
 if TYPE_CHECKING:
-    from imagenet_family.builder import ArchiveBuilder
-    from imagenet_family.runners import WorkerPool
+    from imagenet_family.build.processes import WorkerPool
+    from imagenet_family.datasets.builder import ArchiveBuilder
 
 _NAMES = ", ".join(imagenet_family.DATASETS)
 
@@ -64,10 +64,11 @@ def worker_pool(args: argparse.Namespace, *, early: bool = True) -> WorkerPool:
             TFDS is imported.
     """
     with interrupts.held_back():
-        from imagenet_family import remote, runners, staging
+        from imagenet_family.build import processes, staging
+        from imagenet_family.storage import stores
 
-    pool = runners.WorkerPool(staging.ensure_shard, args.workers)
-    if early and args.manual_dir and remote.is_local(args.manual_dir):
+    pool = processes.WorkerPool(staging.ensure_shard, args.workers)
+    if early and args.manual_dir and stores.is_local(args.manual_dir):
         with contextlib.suppress(OSError):  # which is told when the archives are looked for
             size = sum(file.stat().st_size for file in Path(args.manual_dir).iterdir())
             alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
@@ -84,10 +85,10 @@ def positive(text: str) -> int:
 
 def path(text: str) -> str:
     """Reads a folder or a file, of this machine or of an object store; `~` is the home folder."""
-    from imagenet_family import remote
+    from imagenet_family.storage import stores
 
     try:
-        return os.fspath(remote.user_path(text))
+        return os.fspath(stores.user_path(text))
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -114,7 +115,7 @@ def builders(args: argparse.Namespace, **kwargs: Any) -> list[ArchiveBuilder]:
         BuildError: A dataset is prepared, but its description cannot be read.
     """
     import_tfds()
-    from imagenet_family import opening
+    from imagenet_family.read import opening
 
     kwargs["data_dir"] = args.data_dir
     kwargs["workers"] = args.workers

@@ -19,16 +19,16 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from imagenet_family import preflight
+from imagenet_family.build import preflight
 from imagenet_family.cli import arguments
 from imagenet_family.errors import BuildError, UsageError
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from imagenet_family.build_plan import BuildPlan
-    from imagenet_family.builder import ArchiveBuilder
-    from imagenet_family.runners import WorkerPool
+    from imagenet_family.build.build_plan import BuildPlan
+    from imagenet_family.build.processes import WorkerPool
+    from imagenet_family.datasets.builder import ArchiveBuilder
 
 
 # What file formats need that need not be installed.
@@ -124,14 +124,14 @@ def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
 def _file_format(args: argparse.Namespace) -> str | None:
     from tensorflow_datasets.core import file_adapters
 
-    from imagenet_family import tfds_compat
+    from imagenet_family import tfds_internals
 
     formats = [file_format.value for file_format in file_adapters.FileFormat]
     if args.file_format not in (None, *formats):
         raise UsageError(
             f"There is no file format {args.file_format!r}; there are {', '.join(formats)}."
         )
-    tfds_compat.check_writable(args.file_format)
+    tfds_internals.check_writable(args.file_format)
     package = _PACKAGES.get(args.file_format)
     if package and importlib.util.find_spec(package) is None:
         raise UsageError(

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 import imagenet_family
-from imagenet_family import images, labels, readers
 from imagenet_family.cli import arguments
 from imagenet_family.cli.build import quiet_tfds, report
-from imagenet_family.resources import resource_path
+from imagenet_family.examples import images
+from imagenet_family.labels import classes
+from imagenet_family.shards import read
+from imagenet_family.storage.resources import resource_path
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from imagenet_family.builder import ArchiveBuilder
+    from imagenet_family.datasets.builder import ArchiveBuilder
 
 _COLUMNS = 6
 _TILE = 128
@@ -103,9 +105,9 @@ def _examples(builder: ArchiveBuilder, split: str) -> Iterator[tuple]:
 
     info = builder.info
     for path in info.splits[split].filepaths:
-        for record in readers.read_records(path, info.file_format.value):
+        for record in read.read_records(path, info.file_format.value):
             feature = tf_example_pb2.Example.FromString(record).features.feature
             label_name = "label" if "label" in feature else "original_label"
             label = feature[label_name].int64_list.value[0]
-            caption = labels.class_names()[label] if label >= 0 else "(no label)"
+            caption = classes.class_names()[label] if label >= 0 else "(no label)"
             yield images.decode(feature["image"].bytes_list.value[0]), caption

@@ -116,7 +116,7 @@ def _is_dataset(text: str) -> bool:
     name = text.partition(":")[0]
     if name.partition("/")[0] not in DATASETS:
         return False
-    from imagenet_family import published
+    from imagenet_family.datasets import published
 
     return name in DATASETS or name in published.SPLITS
 

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.names[0]} has several configs; name one of "
                 f"{', '.join(f'{b.name}/{b.builder_config.name}' for b in builders)}."
             )
-        from imagenet_family import webdataset
+        from imagenet_family.export import webdataset
 
         output = webdataset.export_webdataset(
             builders[0],
@@ -81,10 +81,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _report(folder: epath.PathLike) -> None:
     """Prints what an export holds, a line a split."""
-    from imagenet_family import webdataset_check
+    from imagenet_family.export import check
 
-    output = webdataset_check.absolute(folder)
-    for split, info in webdataset_check.read_info(output).items():
+    output = check.absolute(folder)
+    for split, info in check.read_info(output).items():
         shards = info.shards
         some = shards[0] if len(shards) == 1 else f"{shards[0]} … {shards[-1]}"
         print(
@@ -98,9 +98,9 @@ def _count(number: int, noun: str) -> str:
 
 
 def _check(folder: str, workers: int | None) -> int:
-    from imagenet_family import webdataset_check
+    from imagenet_family.export import check
 
-    problems = webdataset_check.check_webdataset(folder, workers=workers)
+    problems = check.check_webdataset(folder, workers=workers)
     for problem in problems:
         print(problem)
     if problems:

@@ -21,9 +21,9 @@ import argparse
 import dataclasses
 import json
 
-from imagenet_family import verify, verify_prepared
 from imagenet_family.cli import arguments
 from imagenet_family.errors import UsageError
+from imagenet_family.verify import manual_dir, prepared_datasets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
     result = {}
     if args.manual_dir is not None:
         wanted = _wanted(args.dataset)
-        names = {file for name in wanted for file in verify.files_of(name)}
-        files = verify.check_files(args.manual_dir, checksums=args.checksums, names=names)
-        datasets = verify.datasets(files, wanted)
+        names = {file for name in wanted for file in manual_dir.files_of(name)}
+        files = manual_dir.check_files(args.manual_dir, checksums=args.checksums, names=names)
+        datasets = manual_dir.datasets(files, wanted)
         result["files"] = [dataclasses.asdict(file) for file in files]
         result["datasets"] = [
             {**dataclasses.asdict(report), "lacking": [file.name for file in report.lacking]}
@@ -72,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
                 print(_dataset_text(report))
     if args.data_dir is not None:
         result["prepared"] = []
-        folders = verify_prepared.find(args.data_dir, args.dataset)
+        folders = prepared_datasets.find(args.data_dir, args.dataset)
         arguments.import_tfds()
         for folder in folders:
-            prepared = verify_prepared.check(folder, workers=args.workers)
+            prepared = prepared_datasets.check(folder, workers=args.workers)
             result["prepared"].append({**dataclasses.asdict(prepared), "ok": prepared.ok})
             ok &= prepared.ok
             if not args.json:
@@ -90,15 +90,17 @@ def _wanted(names: list[str]) -> list[str]:
     wanted = []
     for text in names:
         name = text.partition(":")[0]
-        found = [known for known in verify.NEEDS if f"{known}/".startswith(f"{name}/")]
+        found = [known for known in manual_dir.NEEDS if f"{known}/".startswith(f"{name}/")]
         if not found:
-            raise UsageError(f"There is no dataset {text!r}; there are {', '.join(verify.NEEDS)}.")
+            raise UsageError(
+                f"There is no dataset {text!r}; there are {', '.join(manual_dir.NEEDS)}."
+            )
         wanted += found
-    return wanted or list(verify.NEEDS)
+    return wanted or list(manual_dir.NEEDS)
 
 
-def _file_text(file: verify.FileReport) -> str:
-    if file.state == verify.MISSING:
+def _file_text(file: manual_dir.FileReport) -> str:
+    if file.state == manual_dir.MISSING:
         by_itself = "a build downloads it from " if file.downloadable else ""
         return f"{file.name}: missing ({by_itself}{file.where_to_get})"
     parts = [] if file.size is None else [f"{file.size:,} bytes"]
@@ -116,18 +118,18 @@ def _file_text(file: verify.FileReport) -> str:
 
 
 _STATES = {
-    verify.OK: "ok",
-    verify.OTHER: "whole, but not the published file",
-    verify.DAMAGED: "cannot be used",
+    manual_dir.OK: "ok",
+    manual_dir.OTHER: "whole, but not the published file",
+    manual_dir.DAMAGED: "cannot be used",
 }
 
 
-def _dataset_text(report: verify.DatasetReport) -> str:
+def _dataset_text(report: manual_dir.DatasetReport) -> str:
     text = f"{report.name}: cannot be built"
     if report.can_be_built:
         text = f"{report.name}: can be built: {', '.join(report.splits)}"
     lacking = [
-        f"{file.name} {'is missing' if file.state == verify.MISSING else 'cannot be used'} "
+        f"{file.name} {'is missing' if file.state == manual_dir.MISSING else 'cannot be used'} "
         f"({file.where_to_get})"
         for file in report.lacking
     ]
@@ -136,7 +138,7 @@ def _dataset_text(report: verify.DatasetReport) -> str:
     return "; ".join([text, *lacking])
 
 
-def _prepared_text(report: verify_prepared.PreparedReport) -> str:
+def _prepared_text(report: prepared_datasets.PreparedReport) -> str:
     examples = sum(shard.num_examples or 0 for shard in report.shards)
     shards = f"{len(report.shards)} shard{'' if len(report.shards) == 1 else 's'}"
     state = "ok" if report.ok else "damaged"

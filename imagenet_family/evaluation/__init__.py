@@ -8,21 +8,13 @@ Predictions are class ids, wnids, or logits; `as_predictions` says in which shap
 a model over whole datasets, and `write_report` makes a page of what comes out.
 """
 
-from imagenet_family.evaluation.compare import METRICS, PairedDifference, compare
-from imagenet_family.evaluation.gap import (
-    RECHT_2019,
-    EffectiveRobustness,
-    Line,
-    V2Gap,
-    fit_line,
-    v2_gap,
-)
-from imagenet_family.evaluation.intervals import Interval
-from imagenet_family.evaluation.io import read_predictions, write_template
-from imagenet_family.evaluation.label_columns import Labels, LabelSets
 from imagenet_family.evaluation.label_sources import LabelledSplit, labels_of, read_splits
 from imagenet_family.evaluation.matching import PredictionFile, match
-from imagenet_family.evaluation.metrics import (
+from imagenet_family.evaluation.measure import Evaluation, measure
+from imagenet_family.evaluation.prediction_files import read_predictions, write_template
+from imagenet_family.evaluation.report import write_report
+from imagenet_family.evaluation.run import evaluate
+from imagenet_family.metrics.accuracy import (
     confusion_pairs,
     imagenet_m,
     multilabel_accuracy,
@@ -31,9 +23,11 @@ from imagenet_family.evaluation.metrics import (
     top1,
     top5,
 )
-from imagenet_family.evaluation.predictions import Predictions, as_predictions
-from imagenet_family.evaluation.report import write_report
-from imagenet_family.evaluation.results import (
+from imagenet_family.metrics.compare import METRICS, PairedDifference, compare
+from imagenet_family.metrics.intervals import Interval
+from imagenet_family.metrics.label_columns import Labels, LabelSets
+from imagenet_family.metrics.predictions import Predictions, as_predictions
+from imagenet_family.metrics.results import (
     Accuracy,
     ClassAccuracy,
     ConfusionPair,
@@ -42,8 +36,14 @@ from imagenet_family.evaluation.results import (
     Mistake,
     PerClass,
 )
-from imagenet_family.evaluation.run import evaluate
-from imagenet_family.evaluation.suite import Evaluation, measure
+from imagenet_family.metrics.robustness import (
+    RECHT_2019,
+    EffectiveRobustness,
+    Line,
+    V2Gap,
+    fit_line,
+    v2_gap,
+)
 
 __all__ = [
     "METRICS",

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from imagenet_family import DATASETS, labels, published
+from imagenet_family import DATASETS
+from imagenet_family.datasets import published
 from imagenet_family.errors import MissingFileError, UsageError
-from imagenet_family.evaluation.label_columns import Labels, LabelSets
+from imagenet_family.labels import classes
+from imagenet_family.metrics.label_columns import Labels, LabelSets
 
 if TYPE_CHECKING:
-    from imagenet_family.builder import ArchiveBuilder
-    from imagenet_family.examples import Column, Examples
-    from imagenet_family.sources import DataSource
+    from imagenet_family.datasets.builder import ArchiveBuilder
+    from imagenet_family.examples.table import Column, Examples
+    from imagenet_family.read.source import DataSource
 
 V2 = "imagenet_v2"
 IMAGENET_M = "imagenet_m"
@@ -121,7 +123,7 @@ def labels_of(source: DataSource) -> Labels:
 def _builders(
     names: list[str], data_dir: epath.PathLike | None, kwargs: dict[str, Any]
 ) -> Iterator[ArchiveBuilder]:
-    from imagenet_family import opening
+    from imagenet_family.read import opening
 
     for name in names:
         for builder in opening.builders(name, data_dir=data_dir, **kwargs):
@@ -154,8 +156,7 @@ def _read_prepared(
     download_dir: epath.PathLike | None,
     progress: bool,
 ) -> Iterator[LabelledSplit]:
-    from imagenet_family import prepared
-    from imagenet_family.evaluation import prepared_labels
+    from imagenet_family.shards import prepared, prepared_labels
 
     plans = prepared.prepared_splits(builder)
     for split in published.MEASURED_SPLITS[builder.name]:
@@ -180,12 +181,13 @@ def _read_validation(
     progress: bool,
 ) -> LabelledSplit:
     """Reads the validation split alone: `open_splits` would index the train archive too."""
-    from imagenet_family import archives, ilsvrc
+    from imagenet_family import copies
+    from imagenet_family.datasets import ilsvrc
 
     folder = epath.Path(download_dir or builder.data_dir_root / "downloads") / "manual"
     archive = epath.Path(manual_dir or folder).expanduser() / ilsvrc.VALIDATION
     if archive.exists():
-        index = archives.index_archive(
+        index = copies.index_archive(
             archive, cache_dir=builder.index_dir(download_dir), progress=progress
         )
         return _from_examples(dataset, "validation", ilsvrc.validation_examples(index))
@@ -194,7 +196,7 @@ def _read_validation(
             f"Not found: {archive}. {ilsvrc.instructions(ilsvrc.VALIDATION)} Without manual_dir, "
             "the published labels are used."
         )
-    published = Labels(labels.validation_image_names(), labels.validation_labels())
+    published = Labels(classes.validation_image_names(), classes.validation_labels())
     return LabelledSplit(dataset, "validation", published, "the published labels")
 
 
@@ -210,7 +212,7 @@ def _from_examples(dataset: str, split: str, examples: Examples) -> LabelledSpli
 
 
 def _labels(columns: Mapping[str, Column]) -> Labels:
-    from imagenet_family.examples import Ragged
+    from imagenet_family.examples.table import Ragged
 
     return Labels.from_columns(
         {

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from imagenet_family.errors import EvaluationError
-from imagenet_family.evaluation.label_columns import some
 from imagenet_family.evaluation.label_sources import LabelledSplit
-from imagenet_family.evaluation.predictions import Predictions
-from imagenet_family.labels import validation_image_names
+from imagenet_family.labels.classes import validation_image_names
+from imagenet_family.metrics.label_columns import some
+from imagenet_family.metrics.predictions import Predictions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagenet_family.evaluation.gap import RECHT_2019
-from imagenet_family.evaluation.suite import LINE_CONFIG, ModelGap
+from imagenet_family.evaluation.measure import LINE_CONFIG, ModelGap
+from imagenet_family.metrics.robustness import RECHT_2019
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,10 +14,10 @@ from etils import epath
 from imagenet_family.errors import BuildError, UsageError
 from imagenet_family.evaluation import plots, summary
 from imagenet_family.evaluation.label_sources import IMAGENET_M, LabelledSplit
-from imagenet_family.evaluation.results import Mistake, PerClass
-from imagenet_family.evaluation.suite import Evaluation, SplitSummary
+from imagenet_family.evaluation.measure import Evaluation, SplitSummary
 from imagenet_family.evaluation.thumbnails import Place, thumbnails
-from imagenet_family.labels import class_names, wnids
+from imagenet_family.labels.classes import class_names, wnids
+from imagenet_family.metrics.results import Mistake, PerClass
 
 MAX_BYTES = 1_900_000
 """Most bytes of a report; thumbnails take what the rest leaves."""

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from imagenet_family import images
 from imagenet_family.errors import EvaluationError, ImageError, MissingFileError, UsageError
-from imagenet_family.evaluation import suite
-from imagenet_family.evaluation.intervals import LEVEL, checked_level
+from imagenet_family.evaluation import measure
 from imagenet_family.evaluation.label_sources import LabelledSplit, read_splits
-from imagenet_family.evaluation.predictions import Predictions, as_predictions
+from imagenet_family.examples import images
+from imagenet_family.metrics.intervals import LEVEL, checked_level
+from imagenet_family.metrics.predictions import Predictions, as_predictions
 from imagenet_family.progress import tfds_bars_enabled
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def evaluate(
     level: float = LEVEL,
     progress: bool = True,
     **builder_kwargs: Any,
-) -> suite.Evaluation:
+) -> measure.Evaluation:
     """Runs one or several models over datasets and computes everything that these are for.
 
     The images are read from the archives or the prepared datasets and decoded in threads while
@@ -105,7 +105,7 @@ def evaluate(
         model: [_gather(split, known[split.name_space], model) for split in splits]
         for model in models
     }
-    return suite.measure(splits, predictions, level=level)
+    return measure.measure(splits, predictions, level=level)
 
 
 def _predict(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from imagenet_family.evaluation.intervals import Interval
-from imagenet_family.evaluation.results import ClassAccuracy, Exclusion, ImagenetM
-from imagenet_family.evaluation.suite import Evaluation, Metric, SplitResult, SplitSummary
+from imagenet_family.evaluation.measure import Evaluation, Metric, SplitResult, SplitSummary
+from imagenet_family.metrics.intervals import Interval
+from imagenet_family.metrics.results import ClassAccuracy, Exclusion, ImagenetM
 
 METRIC_NAMES = {
     "top1": "top-1",

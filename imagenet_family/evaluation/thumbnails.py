@@ -6,9 +6,9 @@ import base64
 import io
 from collections.abc import Iterable, Sequence
 
-from imagenet_family import images
 from imagenet_family.errors import ImageError, ImagenetFamilyError
 from imagenet_family.evaluation.label_sources import LabelledSplit
+from imagenet_family.examples import images
 
 _SIDE = 88  # pixels; drawn 64 wide, so that most of what screens of double density show is there
 _QUALITY = 55

@@ -1,0 +1,345 @@
+"""Where shards are written: the workers of an Apache Beam pipeline, on any runner.
+
+A work item is one shard, and nothing of it but a name and a digest travels through the pipeline.
+The rest waits in files beside the shard, on storage that launcher and workers share: the task with
+the shard's part of the index (some 100 KB, so that the whole index is sent once, however many
+workers there are), the shard itself, the note that says what it holds, and the error if there was
+one. A worker removes the task when the shard stands there whole; so the launcher sees how far the
+build is, whatever the runner tells. Work items may be done twice, at once or one after the other:
+a shard is written under another name first, its bytes are always the same, and one that stands
+there whole is only checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners import PipelineRunner
+from apache_beam.runners.runner import PipelineResult
+from etils import epath
+
+from imagenet_family import errors
+from imagenet_family.storage import stores
+from imagenet_family.build import staging
+from imagenet_family.copies import Fingerprint
+from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
+from imagenet_family.examples.table import Column, Examples, Ragged
+from imagenet_family.storage.files import TEMPORARY_SUFFIX, write_error
+from imagenet_family.shards.digest import ShardResult
+from imagenet_family.storage.stores import is_local
+from imagenet_family.build.staging import ShardTask
+
+_TASK_SUFFIX = ".task"
+_ERROR_SUFFIX = ".error"
+_MAX_MESSAGE = 1 << 12
+# Requests for small files that are under way at once: an object store takes tens of milliseconds
+# for each, whatever its size.
+_REQUESTS = 32
+_POLL_SECONDS = 5.0
+# Seconds without a finished shard, once one was begun, after which the workers are taken for dead,
+# and a second more for each megabyte of the largest shard: Beam's own local runners wait for a
+# killed worker for ever.
+_PATIENCE = 600.0
+# Seconds that a pipeline may take to end after its last shard, for the same reason.
+_ENDS_WITHIN = 60.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class BeamRunner:
+    """Writes shards on the workers of a Beam pipeline; an `shard_writing.Runner`.
+
+    Workers need this package, and the archives and the dataset's folder under the same paths as
+    the launcher.
+
+    Attributes:
+        runner: As for `beam.Pipeline`: a `PipelineRunner`, the name of one, or None for the one
+            that the options name.
+        options: As for `beam.Pipeline`.
+    """
+
+    runner: PipelineRunner | str | None = None
+    options: PipelineOptions | None = None
+
+    def expect(self, num_bytes: int, num_tasks: int) -> None:
+        """Does nothing: the workers are Beam's."""
+
+    def __call__(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, ShardResult]]:
+        """Runs one pipeline that writes all shards.
+
+        Yields:
+            `(task, result)` in the order of completion.
+
+        Raises:
+            UsageError: There is no such runner, or its options are wrong.
+            BuildError: The pipeline failed; whole shards are kept.
+            ImagenetFamilyError: What a worker raised, of the class and with the message of there.
+        """
+        pending = {_task_path(task): task for task in tasks}
+        folders = {epath.Path(path).parent for path in pending}
+        for path in _listed(folders, _ERROR_SUFFIX):
+            epath.Path(path).unlink(missing_ok=True)
+        job = _Job(self._pipeline(_in_threads(save_task, pending.values())))
+        patience = _PATIENCE + max(map(_num_bytes, pending.values())) / 1e6
+        last = None
+        try:
+            finished = False
+            while not finished:
+                finished = job.wait(_POLL_SECONDS)
+                left = _listed(folders, _TASK_SUFFIX)
+                done = [pending.pop(path) for path in pending.keys() - left]
+                yield from zip(done, _in_threads(_result, done), strict=True)
+                if done or (last is None and _listed(folders, TEMPORARY_SUFFIX)):
+                    last = time.monotonic()
+                limit = patience if pending else _ENDS_WITHIN
+                if last is not None and time.monotonic() - last > limit:
+                    break
+        finally:
+            if not finished:
+                job.cancel()
+        if pending:
+            raise _reported(folders) or job.failure(len(pending))
+
+    def _pipeline(self, items: list[tuple[str, str]]) -> beam.Pipeline:
+        said = io.StringIO()
+        try:
+            pipeline = beam.Pipeline(runner=self.runner, options=self.options)
+            with contextlib.redirect_stderr(said):
+                pipeline.options.get_all_options()
+        except SystemExit as error:  # argparse, having told how to use each of 200 options
+            reason = said.getvalue().strip().rpartition("error: ")[2]
+            raise UsageError(f"Beam cannot run with these options: {reason}.") from error
+        except Exception as error:  # a name that is none, a package that is missing, …
+            raise UsageError(f"Beam cannot run with these options: {error}") from error
+        # Reshuffle keeps runners from fusing the list of shards with their writing, which would
+        # put all of them on one worker.
+        shards = pipeline | "Shards" >> beam.Create(items) | "Spread" >> beam.Reshuffle()
+        _ = shards | "Write" >> beam.Map(write_saved_task)
+        return pipeline
+
+
+class _Job:
+    """A pipeline that runs in a thread of its own, as some runners return only when it is done."""
+
+    def __init__(self, pipeline: beam.Pipeline) -> None:
+        self._pipeline = pipeline
+        self._running: PipelineResult | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._running = self._pipeline.run()
+            self._running.wait_until_finish()
+        except Exception as error:  # runners raise what they like, often a text with a traceback
+            self._error = error
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the end, at most so long; tells whether it came."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """Asks the runner to stop, if it can be asked."""
+        if self._running is not None:
+            with contextlib.suppress(Exception):
+                self._running.cancel()
+
+    def failure(self, missing: int) -> BuildError:
+        """Says why shards are missing."""
+        if self._error is not None:
+            reason = f"it failed: {_shortened(str(self._error))}\n"
+        elif self._thread.is_alive():
+            reason = "nothing was finished for a long time. Have its workers died? "
+        else:
+            reason = (
+                "it ended without an error. Beam workers need the folder of the dataset under the "
+                "same path as the launcher: use a shared file system or an object store. "
+            )
+        return BuildError(
+            f"The Beam pipeline has left shards unwritten: {missing}; {reason}Run the same command "
+            "again; finished shards are kept."
+        )
+
+
+def save_task(task: ShardTask) -> tuple[str, str]:
+    """Saves a task beside its shard, for a worker on another machine.
+
+    Returns:
+        The path of the file and the digest of its content.
+
+    Raises:
+        BuildError: The file cannot be written.
+    """
+    examples = task.examples
+    header = {
+        "path": _absolute(task.path),
+        "file_format": task.file_format,
+        "archive": examples.path,
+        "source": examples.source,
+        "fingerprint": dataclasses.asdict(examples.fingerprint),
+        "columns": list(examples.columns),
+    }
+    arrays = {
+        "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
+        "offsets": examples.offsets,
+        "sizes": examples.sizes,
+        "checks": examples.checks,
+    }
+    for i, column in enumerate(examples.columns.values()):
+        if isinstance(column, Ragged):
+            arrays[f"values{i}"], arrays[f"ends{i}"] = column.values, column.ends
+        else:
+            arrays[f"column{i}"] = column
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    content = buffer.getvalue()
+    file = epath.Path(_task_path(task))
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise write_error(file, error) from error
+    return os.fspath(file), _digest(content)
+
+
+def load_task(path: str, digest: str) -> ShardTask:
+    """Loads what `save_task` saved.
+
+    Raises:
+        BuildError: The file is missing, damaged or another one.
+    """
+    try:
+        content = epath.Path(path).read_bytes()
+    except OSError as error:
+        raise BuildError(
+            f"{path}: a shard's plan cannot be read: {error}. Beam workers need the folder of the "
+            "dataset under the same path as the launcher: use a shared file system or an object "
+            "store for data_dir."
+        ) from error
+    if _digest(content) != digest:
+        raise BuildError(
+            f"{path}: expected a shard's plan of digest {digest}, found {len(content)} bytes of "
+            f"digest {_digest(content)}. Run the same command again; it is saved anew."
+        )
+    # The digest came with the work item, so this is what the launcher wrote.
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        header = json.loads(arrays["header"].tobytes())
+        columns: dict[str, Column] = {
+            name: arrays[f"column{i}"]
+            if f"column{i}" in arrays
+            else Ragged(arrays[f"values{i}"], arrays[f"ends{i}"])
+            for i, name in enumerate(header["columns"])
+        }
+        examples = Examples(
+            path=header["archive"],
+            source=header["source"],
+            fingerprint=Fingerprint(**header["fingerprint"]),
+            offsets=arrays["offsets"],
+            sizes=arrays["sizes"],
+            checks=arrays["checks"],
+            columns=columns,
+        )
+    return ShardTask(examples, header["path"], header["file_format"])
+
+
+def write_saved_task(item: tuple[str, str]) -> None:
+    """Does one work item: loads the task, writes its shard, the note beside it, removes the task.
+
+    Raises:
+        ImagenetFamilyError: See `staging.ensure_shard`; it is also written beside the shard, as
+            not every runner brings a worker's exception back to the launcher.
+    """
+    path, digest = item
+    shard = path.removesuffix(_TASK_SUFFIX)
+    try:
+        try:
+            task = load_task(path, digest)
+        except BuildError:
+            if not epath.Path(path).exists() and staging.noted_result(shard) is not None:
+                return  # the item was done before, and the runner did not learn of it
+            raise
+        staging.ensure_shard(task)
+        epath.Path(path).unlink(missing_ok=True)
+    except ImagenetFamilyError as error:
+        report = json.dumps({"error": type(error).__name__, "message": str(error)})
+        # On a full disk it may not be possible; the launcher still has the runner's own words.
+        with contextlib.suppress(OSError):
+            epath.Path(shard + _ERROR_SUFFIX).write_text(report)
+        raise
+
+
+def _reported(folders: Iterable[epath.Path]) -> ImagenetFamilyError | None:
+    """Gives an error that a worker has left."""
+    for path in sorted(_listed(folders, _ERROR_SUFFIX)):
+        try:
+            report = json.loads(epath.Path(path).read_text())
+            error_cls = getattr(errors, report["error"])
+            message = str(report["message"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+        if isinstance(error_cls, type) and issubclass(error_cls, ImagenetFamilyError):
+            return error_cls(message)
+    return None
+
+
+def _listed(folders: Iterable[epath.Path], suffix: str) -> set[str]:
+    return {
+        os.fspath(path)
+        for folder in folders
+        for path in stores.listing(folder)
+        if path.name.endswith(suffix)
+    }
+
+
+def _result(task: ShardTask) -> ShardResult:
+    result = staging.noted_result(task.path)
+    if result is None:
+        raise BuildError(
+            f"{task.path}: expected a finished shard, found no note of what it holds. Does another "
+            "program write into that folder? Run the same command again."
+        )
+    return result
+
+
+def _in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return list(pool.map(work, items))
+
+
+def _num_bytes(task: ShardTask) -> int:
+    return int(task.examples.sizes.sum())
+
+
+def _task_path(task: ShardTask) -> str:
+    return _absolute(task.path) + _TASK_SUFFIX
+
+
+def _absolute(path: str) -> str:
+    # Workers may have another current folder.
+    return os.fspath(Path(path).absolute()) if is_local(path) else path
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _shortened(text: str) -> str:
+    # A remote traceback's last lines say what happened.
+    return text if len(text) <= _MAX_MESSAGE else f"…{text[-_MAX_MESSAGE:]}"

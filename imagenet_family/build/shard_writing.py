@@ -1,0 +1,212 @@
+"""From plans to shards: checks what can be checked first, then writes every shard once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
+
+from etils import epath
+
+from imagenet_family.storage import files
+from imagenet_family.build import preflight
+from imagenet_family import progress
+from imagenet_family.examples.table import Ragged
+from imagenet_family.shards.digest import ShardResult
+from imagenet_family.examples.plan import Plan, ShardCounter, SplitPlan
+from imagenet_family.build.staging import ShardTask
+
+MANIFEST = "shards.json"
+_FORMAT = 1  # another one when the same plan no longer gives the same bytes
+
+
+class Runner(Protocol):
+    """Where shards are written, such as a `processes.WorkerPool`."""
+
+    def expect(self, num_bytes: int, num_tasks: int) -> None:
+        """Is told beforehand how much there will be to write."""
+
+    def __call__(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, ShardResult]]:
+        """Writes shards and gives each with its result, in the order of completion."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Where and how shards are written.
+
+    Attributes:
+        folder: The folder of the shards.
+        file_format: A value of `tfds.core.FileFormat`, such as `'tfrecord'`, or `'webdataset'`.
+        file_name: Gives a shard's file name from split, index and number of shards.
+    """
+
+    folder: epath.Path
+    file_format: str
+    file_name: Callable[[str, int, int], str]
+
+    def names(self, plan: Plan) -> list[str]:
+        """Gives the file names of all shards of a split."""
+        return [
+            self.file_name(plan.split, shard, plan.num_shards) for shard in range(plan.num_shards)
+        ]
+
+    def path(self, name: str) -> str:
+        """Gives the path of a shard."""
+        return os.fspath(self.folder / name)
+
+    def tasks(self, plan: Plan) -> Iterator[ShardTask]:
+        """Gives the shards of a split one by one, each ready to be written anywhere."""
+        for shard, name in enumerate(self.names(plan)):
+            yield ShardTask(plan.shard(shard), self.path(name), self.file_format)
+
+
+def write_splits(
+    plans: Iterable[Plan],
+    output: Output,
+    count_shards: ShardCounter | None,
+    runner: Runner,
+    *,
+    workers: int,
+    show_progress: bool = True,
+) -> dict[str, dict[str, ShardResult]]:
+    """Writes all splits of a dataset.
+
+    Args:
+        plans: What to write.
+        output: Where to write it.
+        count_shards: Gives the number of shards from bytes and number of the examples; None if
+            the plans' bytes are exact.
+        runner: Where the shards are written.
+        workers: Number of processes on this machine.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        What each shard holds, by split and file name, in the order of the shards.
+
+    Raises:
+        ImagenetFamilyError: Input or machine do not allow it; whole shards are kept.
+    """
+    plans = [_as_settled(plan, output) for plan in plans]
+    num_bytes = sum(plan.num_bytes for plan in plans)
+    needed = sum(preflight.file_bytes(plan, output.file_format) for plan in plans)
+    preflight.check(output.folder, needed, workers)
+    runner.expect(num_bytes, sum(plan.num_shards for plan in plans))
+    results: dict[str, ShardResult] = {}
+    with progress.bytes_bar("Writing", num_bytes, enabled=show_progress) as bar:
+        written = 0
+        for task, result in runner(task for plan in plans for task in output.tasks(plan)):
+            results[task.path] = result
+            written += result.num_examples
+            bar.update(result.num_bytes)
+            bar.set_postfix_str(f"{written:,} examples")
+    return {plan.split: _settle(plan, output, results, count_shards, runner) for plan in plans}
+
+
+def _settle(
+    plan: Plan,
+    output: Output,
+    results: Mapping[str, ShardResult],
+    count_shards: ShardCounter | None,
+    runner: Runner,
+) -> dict[str, ShardResult]:
+    """Writes a split again if converted images changed its size so that it has other shards."""
+    num_bytes = sum(results[output.path(name)].num_bytes for name in output.names(plan))
+    num_shards = count_shards(num_bytes, plan.num_examples) if count_shards else plan.num_shards
+    if num_shards != plan.num_shards:
+        with files.atomic_file(_settled(plan, output)) as temporary:
+            temporary.write_text(str(num_shards))
+        for name in output.names(plan):
+            epath.Path(output.path(name)).unlink(missing_ok=True)
+        plan = plan.with_num_shards(num_shards)
+        results = {task.path: result for task, result in runner(output.tasks(plan))}
+    return {name: results[output.path(name)] for name in output.names(plan)}
+
+
+def _as_settled(plan: Plan, output: Output) -> Plan:
+    """Gives a plan with the number of shards that a stopped build has found to be right."""
+    note = _settled(plan, output)
+    try:
+        num_shards = int(note.read_bytes())
+    except (OSError, ValueError):
+        return plan
+    return plan.with_num_shards(num_shards) if 1 <= num_shards <= plan.num_examples else plan
+
+
+def _settled(plan: Plan, output: Output) -> epath.Path:
+    return output.folder / f"settled.{plan.split}"
+
+
+def identity(plans: Iterable[SplitPlan], file_format: str) -> str:
+    """Gives a digest that differs when any byte of the output could."""
+    plans = list(plans)
+    sources = [
+        (
+            plan.num_shards,
+            plan.examples.path,
+            repr(plan.examples.fingerprint),
+            files.replaced_ns(plan.examples.path),
+        )
+        for plan in plans
+    ]
+    parts = [_FORMAT, file_format, content_identity(plans), sources]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def content_identity(plans: Iterable[SplitPlan]) -> str:
+    """Gives a digest of all that is known of the examples and their order without their images.
+
+    It is the same wherever the archives are, and in any number of shards.
+    """
+    sha = hashlib.sha256()
+    for plan in plans:
+        examples = plan.examples
+        sha.update(json.dumps([plan.split, len(examples), *examples.columns]).encode())
+        arrays = [plan.order, examples.offsets, examples.sizes, examples.checks]
+        for column in examples.columns.values():
+            arrays += [column.values, column.ends] if isinstance(column, Ragged) else [column]
+        for array in arrays:
+            sha.update(array.dtype.str.encode())
+            sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def is_complete(dataset: epath.Path) -> bool:
+    """Tells whether a prepared dataset has all its files, those that TFDS writes and the shards."""
+    try:
+        splits = json.loads((dataset / MANIFEST).read_text())["splits"]
+    except FileNotFoundError:
+        return False
+    expected = {"dataset_info.json", "features.json"}.union(*splits.values())
+    return expected <= {path.name for path in dataset.iterdir()}
+
+
+def write_manifest(
+    folder: epath.Path,
+    file_format: str,
+    splits: Mapping[str, Mapping[str, ShardResult]],
+    identity: str | None = None,
+) -> None:
+    """Records what every shard holds, for `imagenet-family verify`.
+
+    Args:
+        folder: The folder of the shards.
+        file_format: A value of `tfds.core.FileFormat`, or `'webdataset'`.
+        splits: What each shard holds, by split and file name.
+        identity: By what to recognise what the shards were made from, if that is of use.
+
+    Raises:
+        BuildError: The file cannot be written.
+    """
+    manifest = {
+        "file_format": file_format,
+        **({"identity": identity} if identity else {}),
+        "splits": {
+            split: {name: dataclasses.asdict(result) for name, result in shards.items()}
+            for split, shards in splits.items()
+        },
+    }
+    with files.atomic_file(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1))

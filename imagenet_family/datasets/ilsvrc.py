@@ -1,0 +1,179 @@
+"""What the ILSVRC-2012 archives hold, for all the datasets that are made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import numpy as np
+from etils import epath
+
+from imagenet_family import tfds_internals
+from imagenet_family.copies import ArchiveIndex
+from imagenet_family.errors import BuildError, LabelError, MissingFileError
+from imagenet_family.examples.table import Examples
+from imagenet_family.labels import classes
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.download import DownloadManager
+
+TRAIN = "ILSVRC2012_img_train.tar"
+VALIDATION = "ILSVRC2012_img_val.tar"
+TEST = "ILSVRC2012_img_test.tar"
+
+RELEASE_NOTES = {
+    "2.0.0": "Validation labels corrected.",
+    "2.0.1": "Encoding corrected; nothing changes for users.",
+    "3.0.0": "CMYK images become RGB, the one PNG becomes JPEG; archives are read in place.",
+    "4.0.0": "Unpublished.",
+    "5.0.0": "New split API.",
+    "5.1.0": "Test split added.",
+}
+
+_WNID_LENGTH = 9  # 'n' and eight digits
+_NO_LABEL = -1  # in the test split, as stock TFDS writes it
+
+
+def train_examples(index: ArchiveIndex, rows: np.ndarray | None = None) -> Examples:
+    """Gives the examples of the train archive, or of some of its members.
+
+    Args:
+        index: Index of the archive: one tar a class, one folder a class, or all images together.
+        rows: int64 (n,), the members; all if None.
+
+    Raises:
+        LabelError: A member belongs to none of the 1,000 classes.
+    """
+    names = index.names if rows is None else index.names[rows]
+    directory = index.directory if rows is None else index.directory[rows]
+    label = class_of_directories(index)[directory]
+    # A flat archive has no class folders, but every image is named after its class.
+    loose = np.flatnonzero(label < 0)
+    prefixes, inverse = np.unique(names[loose].astype(f"S{_WNID_LENGTH}"), return_inverse=True)
+    ids = [classes.wnid_to_id().get(prefix.decode("latin-1"), -1) for prefix in prefixes]
+    label[loose] = np.array(ids, np.int64)[inverse]
+    if (label < 0).any():
+        row = int(np.flatnonzero(label < 0)[0])
+        row = row if rows is None else int(rows[row])
+        raise LabelError(
+            f"{index.source}: member {index.member_name(row)} at offset {index.offsets[row]} "
+            "belongs to no class: expected an image in a tar or folder named after a wnid "
+            f"(n01440764), or a name that begins with one. Is this {TRAIN}?"
+        )
+    return Examples.from_index(index, {"file_name": names, "label": label}, rows)
+
+
+def class_of_directories(index: ArchiveIndex) -> np.ndarray:
+    """Gives the class id of each directory that is named after a wnid, -1 for others; int64."""
+    ids = [classes.wnid_to_id().get(name.rpartition("/")[2], -1) for name in index.directories]
+    return np.array(ids, np.int64)
+
+
+def validation_examples(index: ArchiveIndex) -> Examples:
+    """Gives the examples of the validation archive.
+
+    Raises:
+        LabelError: A member is not one of the 50,000 validation images.
+    """
+    columns = {"file_name": index.names, "label": validation_labels(index)}
+    return Examples.from_index(index, columns)
+
+
+def validation_labels(index: ArchiveIndex) -> np.ndarray:
+    """Gives the class id of each member of the validation archive, int64 (n,).
+
+    Raises:
+        LabelError: A member is not one of the 50,000 validation images.
+    """
+    try:
+        return classes.validation_labels_for(index.names)
+    except LabelError as error:
+        raise LabelError(f"{index.source}: {error}") from error
+
+
+def test_examples(index: ArchiveIndex) -> Examples:
+    """Gives the examples of the test archive, whose labels were never published (-1)."""
+    label = np.full(len(index), _NO_LABEL, np.int64)
+    return Examples.from_index(index, {"file_name": index.names, "label": label})
+
+
+def rows_named(index: ArchiveIndex, wanted: Collection[bytes], listed_in: object) -> np.ndarray:
+    """Gives the members that have the wanted base names, in archive order; int64 (n,).
+
+    Args:
+        index: Index of the archive.
+        wanted: The base names.
+        listed_in: Where they come from, for the message.
+
+    Raises:
+        LabelError: Some are not in the archive, or there are none.
+    """
+    if not wanted:
+        raise LabelError(f"{listed_in}: there is no image in it. Get it again.")
+    chosen = np.fromiter((name in wanted for name in index.names.tolist()), bool, len(index))
+    rows = np.flatnonzero(chosen)
+    missing = set(wanted).difference(index.names[rows].tolist())
+    if missing:
+        some = ", ".join(sorted(name.decode("utf-8", "replace") for name in missing)[:5])
+        raise LabelError(
+            f"{index.source}: {len(missing):,} of the {len(wanted):,} images that {listed_in} "
+            f"names are not in the archive, such as {some}. Is it whole? "
+            "`imagenet-family verify` checks it."
+        )
+    return rows
+
+
+def instructions(*archives: str, some: bool = False) -> str:
+    """Says what to put into manual_dir.
+
+    Args:
+        *archives: File names.
+        some: Whether one of them is enough.
+    """
+    files = " and ".join(archives) if not some else f"at least one of {', '.join(archives)}"
+    return (
+        f"Put {files} into manual_dir. They are free for non-commercial research: register at "
+        "https://image-net.org/download-images for the links."
+    )
+
+
+def find_archives(
+    dl_manager: DownloadManager, *archives: str, at_least: int | None = None
+) -> dict[str, epath.Path]:
+    """Finds archives in manual_dir.
+
+    Args:
+        dl_manager: TFDS's download manager, which knows manual_dir.
+        *archives: File names.
+        at_least: How many of them must be there; all if None.
+
+    Returns:
+        Path of each archive that is there, by file name.
+
+    Raises:
+        MissingFileError: Too few of them are there.
+        BuildError: The folder cannot be looked into.
+    """
+    folder = tfds_internals.manual_dir(dl_manager)
+    found = {name: folder / name for name in archives if (folder / name).exists()}
+    if len(found) < (len(archives) if at_least is None else at_least):
+        no_folder = ""
+        try:
+            sum(1 for _ in folder.iterdir())
+        except PermissionError as error:
+            raise BuildError(
+                f"{folder} cannot be looked into: {error}. Change the permissions of the folder or "
+                "use another one."
+            ) from error
+        except NotADirectoryError:
+            no_folder = f"{folder} is a file, not the folder of the archives. "
+        except OSError:
+            no_folder = f"There is no folder {folder}. "
+        missing = ", ".join(str(folder / name) for name in archives if name not in found)
+        raise MissingFileError(
+            f"Not found: {missing}. {no_folder}"
+            f"{instructions(*archives, some=at_least is not None)} "
+            "(--manual_dir says which folder that is, in Python manual_dir=…, and to TFDS "
+            "DownloadConfig(manual_dir=…).)"
+        )
+    return found

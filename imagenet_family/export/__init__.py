@@ -1,0 +1,1 @@
+"""Datasets as WebDataset tars, and checks of these."""

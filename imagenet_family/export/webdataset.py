@@ -1,0 +1,288 @@
+"""WebDataset shards of a dataset, straight from the archives.
+
+The shards are written like those of a build, by the same plan: shard i of a split holds what shard
+i of the prepared TFDS dataset holds, in its order. The output folder appears when it is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import logging
+from etils import epath
+
+from imagenet_family.build import shard_writing, staging
+from imagenet_family.datasets import published
+from imagenet_family.errors import BuildError, MissingFileError, UsageError
+from imagenet_family.examples.plan import Plan, plan_split
+from imagenet_family.export.check import INFO, absolute, read_info, read_manifest
+from imagenet_family.shards import prepared, webdataset
+from imagenet_family.shards.digest import ShardResult
+from imagenet_family.storage import stores
+from imagenet_family.storage.files import atomic_file, flush, flush_folder, write_error
+from imagenet_family.storage.stores import is_local
+
+if TYPE_CHECKING:
+    from imagenet_family.datasets.builder import ArchiveBuilder
+
+_PREFIXES = {"imagenet2012": "imagenet1k"}  # as in timm's copy; other datasets have their own name
+
+ShardNamer = Callable[[str, int, int], str]  # (split, index, number of shards) -> file name
+
+
+def export_webdataset(
+    builder: ArchiveBuilder,
+    output_dir: epath.PathLike,
+    *,
+    splits: Iterable[str] | None = None,
+    num_shards: int | None = None,
+    shard_width: int | None = None,
+    from_prepared: bool = False,
+    manual_dir: epath.PathLike | None = None,
+    download_dir: epath.PathLike | None = None,
+    show_progress: bool = True,
+) -> epath.Path:
+    """Writes a dataset as WebDataset tars, with the `_info.json` that timm reads.
+
+    The same examples give the same tars, whatever they are read from. An export that was stopped
+    goes on from the shards that are whole; one that is finished is left as it is.
+
+    Args:
+        builder: Builder of one of this package's datasets, such as
+            `tfds.builder('imagenet2012')`. Its `workers` write the shards, and its `flush` says
+            whether to wait until all is on the disk.
+        output_dir: The folder to make. If it exists, it has to be empty, and no mount point.
+        splits: The splits to write; all that there are if None.
+        num_shards: Shards of each split; None for as many as the TFDS dataset has.
+        shard_width: Digits of a shard's index; None for those of the largest one.
+        from_prepared: Whether to read the prepared dataset in the builder's data_dir, which stock
+            TFDS may have written, instead of the archives.
+        manual_dir: Where the archives are; `<download_dir>/manual` if None.
+        download_dir: Where downloads and indexes are kept; `<data_dir>/downloads` if None.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ImagenetFamilyError: Input or machine do not allow it; whole shards are kept.
+    """
+    if num_shards is not None and num_shards < 1:
+        raise UsageError(f"num_shards is at least 1: found {num_shards}.")
+    output = absolute(output_dir)
+    if os.path.ismount(output) and not (output / INFO).exists():
+        raise _mount_point(output)
+    name_shard = _shard_namer(builder, shard_width)
+    with (
+        stores.explained(output),
+        staging.build_lock(output),
+        builder.worker_pool() as pool,
+    ):
+        count_shards = None
+        if from_prepared:
+            found = _choose(prepared.prepared_splits(builder), splits).values()
+            plans = [plan.with_num_shards(num_shards) if num_shards else plan for plan in found]
+            identity = source = prepared.identity(plans)
+        else:
+            tables = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
+            chosen = _choose(tables, splits)
+            for difference in published.differences(builder.info.full_name, chosen):
+                logging.warning("%s", difference)
+            count_shards = _shard_counter(num_shards)
+            plans = [plan_split(name, examples, count_shards) for name, examples in chosen.items()]
+            identity = shard_writing.identity(plans, webdataset.FORMAT)
+            source = shard_writing.content_identity(plans)
+        for plan in plans:  # a width that is too small is refused before anything is written
+            name_shard(plan.split, 0, plan.num_shards)
+        if _is_finished(output, plans, name_shard, count_shards, source):
+            logging.info("%s holds this export already.", output)
+            staging.clear(output)  # of one that was killed when its folder had just appeared
+            return output
+        _make_way(output)
+        target = output.parent / f"{output.name}.incomplete.{secrets.token_hex(8)}"
+        stage = staging.Staging(output, identity)
+        stage.open(target)
+        staging.clear(output, keep=stage.path)
+        shards = shard_writing.write_splits(
+            plans,
+            shard_writing.Output(stage.path, webdataset.FORMAT, name_shard),
+            count_shards,
+            pool,
+            workers=pool.workers,
+            show_progress=show_progress,
+        )
+        # An archive is recognised by each of its readers; the shards of a dataset are not.
+        if from_prepared and prepared.identity(plans) != identity:
+            raise BuildError(
+                f"{builder.data_path} changed while it was exported. Run the same command again."
+            )
+        if is_local(output):
+            _fill(target, stage, shards, builder, source)
+            _rename(target, output, flushing=builder.flush)
+        else:  # renaming is copying there; the export is whole once its last object appears
+            _fill(output, stage, shards, builder, source)
+        staging.clear(output)
+    return output
+
+
+def _choose(found: Mapping[str, Any], splits: Iterable[str] | None) -> dict[str, Any]:
+    if splits is None:
+        return dict(found)
+    chosen = list(splits)
+    unknown = [name for name in chosen if name not in found]
+    if unknown or not chosen:
+        missing = ", ".join(map(repr, unknown)) or "to write"
+        raise UsageError(f"There is no split {missing}; there are {', '.join(found)}.")
+    return {name: split for name, split in found.items() if name in chosen}
+
+
+def _shard_counter(num_shards: int | None) -> shard_writing.ShardCounter:
+    import tensorflow_datasets as tfds
+
+    from imagenet_family.build.options import shard_counter
+
+    return shard_counter(tfds.download.DownloadConfig(num_shards=num_shards))
+
+
+def _shard_namer(builder: ArchiveBuilder, width: int | None) -> ShardNamer:
+    prefix = _PREFIXES.get(builder.name, builder.name)
+    if builder.builder_config is not None:
+        # A hyphen would be read as the one before the split.
+        prefix += "_" + re.sub(r"\W", "_", builder.builder_config.name)
+
+    def name(split: str, shard: int, num_shards: int) -> str:
+        digits = len(str(num_shards - 1))
+        if width is not None and width < digits:
+            raise UsageError(
+                f"Split {split!r} has {num_shards} shards: their index takes {digits} digits, not "
+                f"{width}."
+            )
+        return f"{prefix}-{split}-{shard:0{width or digits}d}.tar"
+
+    return name
+
+
+def _is_finished(
+    output: epath.Path,
+    plans: Sequence[Plan],
+    name_shard: ShardNamer,
+    count_shards: shard_writing.ShardCounter | None,
+    source: str,
+) -> bool:
+    """Tells whether the output folder holds what is planned.
+
+    Raises:
+        BuildError: It holds anything else.
+    """
+    if not output.exists():
+        return False
+    if not output.is_dir():
+        raise UsageError(f"{output} is a file; the output needs a folder of its own.")
+    present = {path.name for path in output.iterdir()}
+    if not present:
+        return False
+    if INFO not in present and not is_local(output) and staging.is_unfinished(output):
+        staging.discard(output)  # it had begun to appear when the export was stopped
+        return False
+    try:
+        found, manifest = read_info(output), read_manifest(output)
+    except MissingFileError as error:
+        raise BuildError(
+            f"{output} is not empty, and what it holds is no whole export (there is no {INFO}, or "
+            f"no {shard_writing.MANIFEST}). Choose another folder."
+        ) from error
+    expected = {}
+    for plan in plans:
+        count = plan.num_shards
+        if count_shards:  # the number that was planned changes if converted images are larger
+            written = manifest.splits.get(plan.split, {}).values()
+            num_bytes = sum(result.num_bytes for result in written)
+            count = count_shards(num_bytes, plan.num_examples)
+        names = tuple(name_shard(plan.split, shard, count) for shard in range(count))
+        expected[plan.split] = plan.num_examples, names
+    planned = expected == {n: (split.num_samples, split.shards) for n, split in found.items()}
+    if not planned or manifest.source not in (source, None):
+        raise BuildError(
+            f"{output} holds an export of another dataset, of other splits or with other shards, "
+            "or was made from other files. Choose another folder, or delete it."
+        )
+    missing = [name for split in found.values() for name in split.shards if name not in present]
+    if missing:
+        raise BuildError(
+            f"{output} is not whole: of the shards that its {INFO} names, {missing[0]} is missing "
+            f"({len(missing)} in all). Delete the folder and export again."
+        )
+    return True
+
+
+def _make_way(output: epath.Path) -> None:
+    """Removes the empty folder in whose place the output will be, if there is one."""
+    try:
+        if is_local(output) and output.exists():
+            output.rmdir()
+    except OSError as error:
+        if error.errno == errno.EBUSY:  # a folder of the same disk, mounted there
+            raise _mount_point(output) from error
+        raise write_error(output, error) from error
+
+
+def _mount_point(output: epath.Path) -> BuildError:
+    return BuildError(
+        f"{output} is a mount point, and the output folder appears by renaming, which these do not "
+        f"allow. Give a folder inside it, such as {output / 'export'}; nothing was written yet."
+    )
+
+
+def _fill(
+    folder: epath.Path,
+    stage: staging.Staging,
+    shards: Mapping[str, Mapping[str, ShardResult]],
+    builder: ArchiveBuilder,
+    source: str,
+) -> None:
+    """Puts finished shards into a folder, and last what says that they are all there."""
+    try:
+        folder.mkdir(exist_ok=True)
+        stage.publish([name for results in shards.values() for name in results], folder)
+        shard_writing.write_manifest(folder, webdataset.FORMAT, shards, source)
+        with atomic_file(folder / INFO) as temporary:
+            temporary.write_text(json.dumps(_info(shards, builder), indent=1))
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def _rename(target: epath.Path, output: epath.Path, *, flushing: bool) -> None:
+    try:
+        if flushing:
+            flush_folder(target)
+        target.rename(output)
+        if flushing:
+            flush(output.parent)  # the name, too, is on the disk before the shards' first copy goes
+    except OSError as error:
+        raise write_error(output, error) from error
+
+
+def _info(
+    shards: Mapping[str, Mapping[str, ShardResult]], builder: ArchiveBuilder
+) -> dict[str, Any]:
+    """Gives what timm has to know of the splits."""
+    fields = webdataset.ALTERNATIVE_LABELS
+    alternatives = [fields[feature] for feature in builder.info.features if feature in fields]
+    return {
+        "splits": {
+            split: {
+                "name": split,
+                "num_samples": sum(result.num_examples for result in results.values()),
+                "filenames": list(results),
+                "shard_lengths": [result.num_examples for result in results.values()],
+                **({"alt_label": alternatives[0]} if alternatives else {}),
+            }
+            for split, results in shards.items()
+        }
+    }

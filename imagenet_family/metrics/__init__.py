@@ -1,0 +1,1 @@
+"""Labels and predictions in, numbers with intervals out; NumPy only."""

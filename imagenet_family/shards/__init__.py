@@ -1,0 +1,1 @@
+"""One shard to one file and back, in every format; and the shards of a prepared dataset."""

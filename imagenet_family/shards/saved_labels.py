@@ -1,0 +1,81 @@
+"""The labels of a prepared split, saved, so that its records are read for them only once.
+
+A file is NumPy's `.npz`, read without pickle. It holds by what each shard was recognised when it
+was read: as soon as one of them is another, of other labels or not, it is of no use.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from imagenet_family.copies import saved_index
+from imagenet_family.examples.table import Column, Ragged
+from imagenet_family.shards.prepared import PreparedSplit, shard_stamps
+from imagenet_family.storage import reads
+from imagenet_family.storage.npz import DAMAGED
+
+_FORMAT = 1
+_MAX_BYTES = 1 << 30
+
+
+def identity(plan: PreparedSplit) -> str:
+    """Gives what a prepared split is recognised by without reading it.
+
+    Raises:
+        BuildError: A shard is missing.
+    """
+    features = {name: kind.__name__ for name, kind in plan.features.items()}
+    return json.dumps([_FORMAT, plan.split, plan.lengths, features, shard_stamps(plan)])
+
+
+def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] | None:
+    """Gives the columns that were saved of a split, or None if there are none that can be used."""
+    path = _path(folder, plan)
+    try:
+        raw = reads.read_whole(path, limit=_MAX_BYTES)
+        with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+            if arrays["identity"].item() != identity:
+                return None
+            columns: dict[str, Any] = {}
+            for name in arrays.files:
+                feature, _, part = name.partition("/")
+                if part == "ends":
+                    columns[feature] = Ragged(arrays[f"{feature}/values"], arrays[name])
+                elif part == "rows":
+                    columns[feature] = arrays[name]
+        if any(len(column) != plan.num_examples for column in columns.values()):
+            raise ValueError("it has another number of examples")
+        return columns
+    except FileNotFoundError:
+        return None
+    except (OSError, *DAMAGED) as error:
+        logging.warning("The saved labels %s cannot be read: %s", path, error)
+        return None
+
+
+def save(folder: str, plan: PreparedSplit, identity: str, columns: Mapping[str, Column]) -> None:
+    """Saves the columns of a split; failing to is only a warning."""
+    arrays = {"identity": np.array(identity)}
+    for name, column in sorted(columns.items()):
+        if isinstance(column, Ragged):
+            arrays[f"{name}/values"], arrays[f"{name}/ends"] = column.values, column.ends
+        else:
+            is_text = column.dtype.kind == "S"  # then as wide as its longest
+            arrays[f"{name}/rows"] = np.array(column.tolist()) if is_text else column
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    path = _path(folder, plan)
+    try:
+        reads.write_whole(path, [out.getvalue()])
+    except Exception as error:  # each object store has exceptions of its own
+        logging.warning("The labels of %s could not be saved as %s: %s", plan.split, path, error)
+
+
+def _path(folder: str, plan: PreparedSplit) -> str:
+    return reads.join(folder, saved_index.cache_name(reads.absolute(plan.paths[0]), ".labels.npz"))

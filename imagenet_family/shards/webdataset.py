@@ -1,0 +1,238 @@
+"""One example as the three members of a WebDataset tar, and back.
+
+    <key>.jpg    the image, byte for byte as in the TFDS record
+    <key>.cls    the class id in decimal digits
+    <key>.json   all else: the features of the TFDS record, and what follows from them
+
+A sample is a function of its example alone, so that the same examples give the same bytes on any
+machine, and an example read back can be compared with all the bytes it was read from.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+from imagenet_family.copies.tar import headers
+from imagenet_family.errors import ImageError
+from imagenet_family.examples import images, tf_example
+from imagenet_family.examples.table import FILE_NAME, IMAGE
+from imagenet_family.labels import classes
+
+FORMAT = "webdataset"
+MAX_OVERHEAD = 6 * tarfile.BLOCKSIZE
+"""Bytes that a sample may take beyond its record: headers and padding, with a short `.json`."""
+
+ALTERNATIVE_LABELS = {"real_label": "real"}
+"""For a feature that is a list of labels: the field of the `.json` that makes one label of it."""
+
+# The class of the image: the second where a dataset has other labels besides.
+_LABEL, _ORIGINAL_LABEL = "label", "original_label"
+_MODE = 0o644
+_MTIME = 1_325_376_000  # 2012-01-01, the year of the challenge; tar warns of time 0
+_MAX_NAME = 100  # of a plain header; longer names stand in a header of their own
+_MAX_MEMBER = 1 << 31  # a larger one is damage, not a sample
+_MEMBERS = ("jpg", "cls", "json")
+_PAX = b"x"
+
+# What JSON of another form than ours leads to.
+_MISUNDERSTANDINGS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    ImageError,
+)
+
+_encode_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+def sample_key(file_name: str) -> str:
+    """Gives the key of a sample: the file's name without suffix, folders joined by `_`.
+
+    WebDataset reads as key what stands before the first dot, so other dots become `_`, too.
+    """
+    stem = file_name.rpartition(".")[0] or file_name
+    return stem.replace("/", "_").replace(".", "_")
+
+
+def sample(example: Mapping[str, Any]) -> list[bytes]:
+    """Gives a sample as it stands in a tar, in pieces.
+
+    Args:
+        example: Plain values by feature: str, int, bool, list of int; the image as JPEG bytes.
+
+    Raises:
+        ImageError: The image is none.
+    """
+    key = sample_key(example[FILE_NAME])
+    label = example[_ORIGINAL_LABEL if _ORIGINAL_LABEL in example else _LABEL]
+    contents = (example[IMAGE], b"%d" % label, _encode_json(_describe(example, label)).encode())
+    pieces = []
+    for suffix, content in zip(_MEMBERS, contents, strict=True):
+        padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+        pieces += [_header(f"{key}.{suffix}", len(content)), content, padding]
+    return pieces
+
+
+def _describe(example: Mapping[str, Any], label: int) -> dict[str, Any]:
+    """Gives what the `.json` holds."""
+    try:
+        width, height = images.dimensions(example[IMAGE])
+    except ImageError as error:
+        raise ImageError(f"Image {example[FILE_NAME]}: {error}") from error
+    description = {**example, **_class_fields(label), "width": width, "height": height}
+    del description[IMAGE]
+    description["filename"] = description.pop(FILE_NAME)
+    description[_LABEL] = label
+    for feature, field in ALTERNATIVE_LABELS.items():
+        if feature in example:
+            description[field] = _one_label(example[feature], label)
+    return description
+
+
+@functools.cache
+def _class_fields(label: int) -> dict[str, str]:
+    """Gives what the `.json` says of the class."""
+    if label < 0:
+        return {"wnid": "", "class_name": ""}  # readers guess types: never null
+    return {"wnid": classes.wnids()[label], "class_name": classes.class_names()[label]}
+
+
+def _one_label(choices: list[int], label: int) -> int:
+    """Makes one label of several: the image's own if it is among them, else the first; or -1."""
+    if not choices:
+        return -1
+    return label if label in choices else choices[0]
+
+
+class _PlainHeaders:
+    """Makes the headers of files; much faster than `tarfile`, whose headers they are."""
+
+    def __init__(self) -> None:
+        block = _tar_info("", 0).tobuf(tarfile.USTAR_FORMAT)
+        self._mode_to_gid, self._mtime, self._rest = block[100:124], block[136:148], block[156:]
+        # The checksum is the sum of all bytes, its own eight counted as spaces.
+        self._sum = sum(self._mode_to_gid + self._mtime + self._rest) + 8 * ord(" ")
+
+    def __call__(self, name: bytes, size: int) -> bytes:
+        digits = b"%011o\0" % size
+        checksum = self._sum + sum(name) + sum(digits)
+        return b"%b%b%b%b%06o\0 %b" % (
+            name.ljust(_MAX_NAME, b"\0"),
+            self._mode_to_gid,
+            digits,
+            self._mtime,
+            checksum,
+            self._rest,
+        )
+
+
+def _tar_info(name: str, size: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, _MODE, _MTIME
+    return info
+
+
+_plain_header = _PlainHeaders()
+
+
+def _header(name: str, size: int) -> bytes:
+    encoded = name.encode()
+    if len(encoded) <= _MAX_NAME:
+        return _plain_header(encoded, size)
+    return _tar_info(name, size).tobuf(tarfile.PAX_FORMAT)
+
+
+def tar_end(length: int) -> bytes:
+    """Gives what ends a tar after `length` bytes of samples: zeros, up to a whole tape record."""
+    return bytes(-(length + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE)
+
+
+def record(example: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]:
+    """Gives the TFDS record of an example, as `(head, image, tail)`; see `sample`."""
+    image = example[IMAGE]
+    values = {
+        name: value.encode() if isinstance(value, str) else value
+        for name, value in example.items()
+        if name != IMAGE
+    }
+    head, tail = _encoder(tuple(example)).encode(values, len(image))
+    return head, image, tail
+
+
+@functools.cache
+def _encoder(features: tuple[str, ...]) -> tf_example.RecordEncoder:
+    return tf_example.RecordEncoder(features, IMAGE)
+
+
+class DamageError(Exception):
+    """A tar is not as `sample` and `tar_end` make it; the message says where and in what."""
+
+
+def read_samples(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Reads the examples of a tar in order, comparing every byte with what it must be.
+
+    Raises:
+        DamageError: The tar is not one of ours, or damaged.
+    """
+    offset = 0
+    while (found := _read_sample(file, offset)) is not None:
+        raw, contents = found
+        try:
+            image, _, description = contents
+            example = _example(image, json.loads(description))
+            expected = b"".join(sample(example))
+        except _MISUNDERSTANDINGS as error:
+            problem = f"the sample cannot be understood ({type(error).__name__}: {error})"
+            raise DamageError(f"offset {offset}: {problem}") from error
+        if expected != raw:
+            raise DamageError(
+                f"offset {offset}: the sample of {example[FILE_NAME]} differs from what its image "
+                f"and its .json give, {len(expected):,} bytes"
+            )
+        yield example
+        offset += len(raw)
+
+
+def _read_sample(file: BinaryIO, offset: int) -> tuple[bytes, list[bytes]] | None:
+    """Gives all the bytes of a sample and the contents of its members; None at the tar's end."""
+    raw, contents = [], []
+    while len(contents) < len(_MEMBERS):
+        block = file.read(tarfile.BLOCKSIZE)
+        if block == headers.ZEROS and not raw:
+            if block + file.read(tarfile.RECORDSIZE + 1) != tar_end(offset):
+                raise DamageError(f"offset {offset}: expected the end of the tar, found more data")
+            return None
+        try:
+            if len(block) < tarfile.BLOCKSIZE:
+                raise headers.HeaderError("a header", "the end of the file")
+            header = headers.parse_header(block)
+        except headers.HeaderError as error:
+            where = offset + sum(map(len, raw))
+            raise DamageError(
+                f"offset {where}: expected {error.expected}, found {error.found}"
+            ) from error
+        length = headers.padded(header.size)
+        data = file.read(length) if length < _MAX_MEMBER else b""
+        if len(data) < length:
+            raise DamageError(f"offset {offset}: the file ends inside a member of {length} bytes")
+        raw += [block, data]
+        if header.type != _PAX:
+            contents.append(data[: header.size])
+    return b"".join(raw), contents
+
+
+def _example(image: bytes, description: dict[str, Any]) -> dict[str, Any]:
+    """Gives the example that a sample was made of."""
+    derived = {"wnid", "class_name", "width", "height", *ALTERNATIVE_LABELS.values()}
+    if _ORIGINAL_LABEL in description:
+        derived.add(_LABEL)
+    example = {name: value for name, value in description.items() if name not in derived}
+    example[FILE_NAME] = example.pop("filename")
+    return {IMAGE: image, **example}

@@ -1,0 +1,1 @@
+"""Where bytes lie: local files and object stores, whole-or-nothing writes, locks, reads."""

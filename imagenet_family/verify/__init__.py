@@ -1,0 +1,1 @@
+"""Whether copies and prepared datasets are whole."""

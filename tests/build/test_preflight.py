@@ -1,0 +1,123 @@
+"""What a build is told to take, and what is checked before it begins."""
+
+import subprocess
+import sys
+import textwrap
+import types
+
+import numpy as np
+import pytest
+from archives_lib import make_family
+from etils import epath
+
+from imagenet_family import copies
+from imagenet_family.datasets import ilsvrc
+from imagenet_family.build import preflight
+from imagenet_family.examples import plan
+from imagenet_family.shards import write
+from imagenet_family.errors import BuildError
+from imagenet_family.shards.digest import Record
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archives")
+    make_family(folder, train=24, val=300, test=1, v2=1)
+    index = copies.index_archive(folder / ilsvrc.VALIDATION, progress=False)
+    return plan.plan_split(
+        "validation", ilsvrc.validation_examples(index), lambda size, count: 3
+    )
+
+
+def test_estimate_counts_what_is_there(plan, tmp_path):
+    staged = epath.Path(tmp_path / "dataset" / "staged")
+    empty = preflight.estimate([plan], staged, "tfrecord", workers=1)
+    assert empty.needed == plan.num_bytes + 16 * 300
+    assert empty.written == 0 and empty.free > 0
+    assert empty.seconds is None  # too little to be worth a trial
+    assert not staged.exists()
+    staged.mkdir(parents=True)
+    (staged / "shard").write_bytes(bytes(1000))
+    assert preflight.estimate([plan], staged, "tfrecord", workers=1).written == 1000
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record", "webdataset"])
+@pytest.mark.parametrize("num_shards", [1, 7])
+def test_bytes_of_files(file_format, num_shards, plan, tmp_path):
+    plan = plan.with_num_shards(num_shards)
+    for shard in range(num_shards):
+        write.write_shard(plan.shard(shard), tmp_path / f"{shard}.{file_format}", file_format)
+    found = sum(path.stat().st_size for path in tmp_path.iterdir())
+    told = preflight.file_bytes(plan, file_format)
+    assert told == found if file_format == "tfrecord" else found <= told <= 2 * found
+
+
+@pytest.mark.parametrize("record", [100, 1000, 30_000])
+def test_bytes_of_array_records(record, tmp_path):
+    rng = np.random.default_rng(0)
+    records = [Record.of((rng.bytes(record),)) for _ in range(3000)]
+    path = epath.Path(tmp_path / "shard")
+    write._write_array_record(path, records)
+    plan = types.SimpleNamespace(num_bytes=3000 * record, num_examples=3000, num_shards=1)
+    assert 0.8 < path.stat().length / preflight.file_bytes(plan, "array_record") <= 1
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_trial_measures_reading_and_writing(workers, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "_MIN_TRIAL", 1)
+    monkeypatch.setattr(preflight, "_TRIAL_SHARE", 0.2)
+    read = []
+    records = type(plan.examples).records
+
+    def count(self):
+        for record in records(self):
+            read.append(record)
+            yield record
+
+    monkeypatch.setattr(type(plan.examples), "records", count)
+    estimate = preflight.estimate([plan], epath.Path(tmp_path), "tfrecord", workers)
+    assert 0 < estimate.seconds < 60
+    share = sum(sum(map(len, parts)) for parts in read) / plan.num_bytes
+    assert 0.1 / workers < share <= 0.21 / workers
+    assert not list(tmp_path.iterdir())
+
+
+def test_space(tmp_path):
+    folder = epath.Path(tmp_path / "not" / "there")
+    preflight.check(folder, 1000, workers=1)
+    with pytest.raises(BuildError, match=r"bytes free.*Make space"):
+        preflight.check(folder, 1 << 60, workers=1)
+
+
+def test_what_is_written_counts_for_space(tmp_path, monkeypatch):
+    disk = preflight.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: disk._replace(free=10))
+    (tmp_path / "shard").write_bytes(bytes(990))
+    preflight.check(epath.Path(tmp_path), 1000, workers=1)
+    with pytest.raises(BuildError, match="11 more are needed"):
+        preflight.check(epath.Path(tmp_path), 1001, workers=1)
+
+
+def test_limit_of_open_files_is_raised(tmp_path):
+    code = """
+        import resource, sys
+        from etils import epath
+        from imagenet_family import preflight
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+        preflight.check(epath.Path(sys.argv[1]), 0, workers=4)
+        print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    """
+    # In a process of its own: this one may have more files open than the lower limit allows.
+    printed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), tmp_path], check=True, stdout=subprocess.PIPE
+    ).stdout
+    assert int(printed) >= 64 + 8 * 4
+
+
+def test_files_that_are_renamed_meanwhile_are_not_counted(tmp_path, monkeypatch):
+    folder = epath.Path(tmp_path)
+    (folder / "whole").write_bytes(b"12345")
+    gone = folder / "gone"
+    monkeypatch.setattr(type(folder), "iterdir", lambda self: iter([gone, folder / "whole"]))
+    assert preflight.bytes_in(folder) == 5

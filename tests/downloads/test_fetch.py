@@ -1,0 +1,503 @@
+import concurrent.futures
+import hashlib
+import os
+import random
+import shutil
+import ssl
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from etils import epath
+from file_server import running_file_server
+from tensorflow_datasets.core.download import checksums, download_manager, resource
+from tensorflow_datasets.core.utils import Size
+
+from imagenet_family.downloads import fetching, transfer
+from imagenet_family.downloads.fetching import fetch
+from imagenet_family.errors import BuildError, DownloadError, UsageError
+from imagenet_family.storage import locks
+
+CONTENT = random.Random(0).randbytes(300_000)
+OTHER = random.Random(1).randbytes(300_000)
+
+
+@pytest.fixture
+def server():
+    with running_file_server() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch):
+    monkeypatch.setattr(transfer, "BACKOFF", 0.001)
+    monkeypatch.delenv("IMAGENET_FAMILY_VERIFY_CHECKSUMS", raising=False)
+    monkeypatch.delenv("IMAGENET_FAMILY_MIRROR", raising=False)
+
+
+def info_of(content: bytes, name: str = "a.tar") -> checksums.UrlInfo:
+    return checksums.UrlInfo(Size(len(content)), hashlib.sha256(content).hexdigest(), name)
+
+
+@pytest.fixture
+def make_manager(tmp_path):
+    """Makes TFDS's own download managers, all with one download_dir."""
+
+    def make(url_infos=None, **options):
+        return download_manager.DownloadManager(
+            download_dir=tmp_path / "downloads",
+            manual_dir=tmp_path / "manual",
+            url_infos=url_infos,
+            dataset_name="tiny",
+            **options,
+        )
+
+    # TFDS keeps registered checksums in one dictionary for the whole process.
+    with mock.patch.object(checksums, "get_all_url_infos", lambda: {}):
+        yield make
+
+
+@pytest.fixture
+def get(make_manager):
+    """Fetches a URL whose registered content is `content`."""
+
+    def get(url, content=CONTENT, *, verify=None, **options):
+        infos = None if content is None else {url: info_of(content)}
+        return fetch(make_manager(infos, **options), url, verify=verify, progress=False)
+
+    return get
+
+
+@pytest.fixture
+def manual_dir(tmp_path):
+    path = tmp_path / "manual"
+    path.mkdir()
+    return path
+
+
+def looks_downloaded(tmp_path: Path) -> list[str]:
+    """Returns every file of the cache that is neither a lock nor a partial file."""
+    found = [path for path in (tmp_path / "downloads").rglob("*") if path.is_file()]
+    return [path.name for path in found if ".partial" not in path.name]
+
+
+# From the network into TFDS's cache.
+
+
+def test_stock_finds_what_was_fetched(server, get, make_manager):
+    server.add("a.tar", CONTENT)
+    url = server.url("a.tar")
+    path = get(url)
+    assert path.read_bytes() == CONTENT
+    assert make_manager({url: info_of(CONTENT)}).download(url) == path
+    assert len(server.requests) == 1
+
+
+def test_what_stock_downloaded_is_found(server, get, make_manager):
+    server.add("a.tar", CONTENT)
+    url = server.url("a.tar")
+    path = make_manager({url: info_of(CONTENT)}).download(url)
+    assert get(url) == path
+    assert len(server.requests) == 1
+
+
+def test_without_a_registered_checksum_the_cache_is_shared_too(server, get, make_manager):
+    server.add("a.tar", CONTENT)
+    path = get(server.url("a.tar"), None)
+    assert path.read_bytes() == CONTENT
+    assert make_manager().download(server.url("a.tar")) == path
+    assert len(server.requests) == 1
+
+
+def test_only_the_file_and_its_note_remain(server, get, tmp_path):
+    server.add("a.tar", CONTENT, faults=["break:100000"])
+    path = get(server.url("a.tar"))
+    remaining = {found.name for found in path.parent.iterdir() if found.suffix != ".lock"}
+    assert remaining == {path.name, f"{path.name}.INFO"}
+
+
+def test_a_later_call_goes_on_with_a_broken_transfer(server, get, tmp_path, monkeypatch):
+    server.add("a.tar", CONTENT, faults=["break:200000"])
+    with monkeypatch.context() as once:
+        once.setattr(transfer, "ATTEMPTS", 1)
+        with pytest.raises(DownloadError, match="run the same again to go on"):
+            get(server.url("a.tar"))
+    assert looks_downloaded(tmp_path) == []
+    assert get(server.url("a.tar")).read_bytes() == CONTENT
+    assert server.requests[1].range is not None
+    assert server.requests[1].sent < len(CONTENT)
+
+
+def test_wrong_checksum(server, get, tmp_path):
+    server.add("a.tar", OTHER)
+    with pytest.raises(DownloadError) as caught:
+        get(server.url("a.tar"))
+    for part in (server.url("a.tar"), info_of(CONTENT).checksum, info_of(OTHER).checksum):
+        assert part in str(caught.value)
+    left = [path for path in (tmp_path / "downloads").rglob("*") if path.is_file()]
+    assert [path.suffix for path in left] == [".lock"]
+    server.add("a.tar", CONTENT)
+    assert get(server.url("a.tar")).read_bytes() == CONTENT
+
+
+def test_wrong_checksum_after_going_on(server, get, tmp_path, monkeypatch):
+    """A partial file that was damaged on disk does not stand in the way for ever."""
+    server.add("a.tar", CONTENT, faults=["break:200000"])
+    with monkeypatch.context() as once:
+        once.setattr(transfer, "ATTEMPTS", 1)
+        with pytest.raises(DownloadError):
+            get(server.url("a.tar"))
+    (partial,) = (tmp_path / "downloads").rglob("*.partial")
+    partial.write_bytes(bytes(partial.stat().st_size))
+    with pytest.raises(DownloadError, match="was removed"):
+        get(server.url("a.tar"))
+    assert get(server.url("a.tar")).read_bytes() == CONTENT
+
+
+def test_missing_file_says_where_to_put_it(server, get, tmp_path):
+    with pytest.raises(DownloadError) as caught:
+        get(server.url("gone.tar"))
+    assert "404" in str(caught.value)
+    assert f"as gone.tar, into {tmp_path / 'manual'}" in str(caught.value)
+
+
+def test_folder_that_cannot_be_made(server, get, tmp_path):
+    server.add("a.tar", CONTENT)
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "tiny").write_text("in the way")
+    with pytest.raises(BuildError, match="could not be written to"):
+        get(server.url("a.tar"))
+
+
+def test_damaged_note_of_tfds(server, get):
+    server.add("a.tar", CONTENT)
+    path = get(server.url("a.tar"), None)
+    path.with_name(f"{path.name}.INFO").write_text("{")
+    with pytest.raises(DownloadError, match="cache in"):
+        get(server.url("a.tar"), None)
+
+
+def test_two_processes_download_once(server, tmp_path):
+    server.add("a.tar", CONTENT, bytes_per_second=300_000)
+    code = textwrap.dedent(
+        """
+        import sys
+        from tensorflow_datasets.core.download import checksums, download_manager
+        from imagenet_family.downloads.fetching import fetch
+        url, folder, size, sha256 = sys.argv[1:]
+        info = checksums.UrlInfo(int(size), sha256, "a.tar")
+        manager = download_manager.DownloadManager(download_dir=folder, url_infos={url: info})
+        print(fetch(manager, url, progress=False))
+        """
+    )
+    info = info_of(CONTENT)
+    command = [sys.executable, "-c", code, server.url("a.tar"), os.fspath(tmp_path)]
+    command += [str(int(info.size)), info.checksum]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        runs = pool.map(
+            lambda _: subprocess.run(command, capture_output=True, text=True, timeout=60), range(2)
+        )
+    outputs = {(run.returncode, run.stdout.strip()) for run in runs}
+    ((code, path),) = outputs
+    assert code == 0
+    assert Path(path).read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_a_second_process_waits_and_takes_what_the_first_got(
+    server, get, make_manager, tmp_path, monkeypatch
+):
+    url = server.url("a.tar")
+    server.add("a.tar", CONTENT, faults=["break:200000"])
+    with monkeypatch.context() as once:
+        once.setattr(transfer, "ATTEMPTS", 1)
+        with pytest.raises(DownloadError):
+            get(url)
+    (partial,) = (tmp_path / "downloads").rglob("*.partial")
+    kept = partial.read_bytes()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        # The lock is on the open file, so this process can stand for another one.
+        with locks.file_lock(f"{partial}.lock", "downloading"):
+            waiting = pool.submit(get, url)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                waiting.result(timeout=0.3)
+            assert partial.read_bytes() == kept
+            info = info_of(CONTENT)
+            cached = make_manager()._get_dl_path(resource.Resource(url=url), info.checksum)
+            cached.write_bytes(CONTENT)
+            resource.write_info_file(
+                url=url, path=cached, dataset_name="tiny", original_fname="a.tar", url_info=info
+            )
+        assert waiting.result(timeout=10) == cached
+    assert len(server.requests) == 1
+
+
+def test_certificates_are_checked_unless_tfds_is_told_not_to(server, get, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("makes a certificate with the openssl command, which is not there")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1"
+    subprocess.run(
+        [*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.add("a.tar", CONTENT)
+    url = server.url("a.tar").replace("http:", "https:")
+    with pytest.raises(DownloadError, match="certificate"):
+        get(url)
+    with warnings.catch_warnings(action="ignore"):  # urllib3 says that this is not safe.
+        assert get(url, verify_ssl=False).read_bytes() == CONTENT
+
+
+# TFDS's options.
+
+
+def test_force_download(server, get):
+    server.add("a.tar", CONTENT)
+    get(server.url("a.tar"))
+    assert get(server.url("a.tar"), force_download=True).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_force_download_of_a_changed_file_without_checksum(server, get):
+    server.add("a.tar", CONTENT)
+    get(server.url("a.tar"), None)
+    server.add("a.tar", OTHER)
+    assert get(server.url("a.tar"), None, force_download=True).read_bytes() == OTHER
+
+
+def test_register_checksums(server, get, tmp_path):
+    server.add("a.tar", OTHER)
+    record = tmp_path / "checksums.tsv"
+    options = {"register_checksums": True, "register_checksums_path": record}
+    assert get(server.url("a.tar"), **options).read_bytes() == OTHER
+    assert checksums.load_url_infos(record) == {server.url("a.tar"): info_of(OTHER)}
+
+
+def test_register_checksums_of_a_file_in_manual_dir(server, get, manual_dir, tmp_path):
+    (manual_dir / "a.tar").write_bytes(OTHER)
+    record = tmp_path / "checksums.tsv"
+    get(server.url("a.tar"), register_checksums=True, register_checksums_path=record)
+    assert checksums.load_url_infos(record) == {server.url("a.tar"): info_of(OTHER)}
+
+
+def test_force_checksums_validation(server, get):
+    server.add("a.tar", OTHER)
+    with pytest.raises(DownloadError, match="Missing checksums"):
+        get(server.url("a.tar"), None, force_checksums_validation=True)
+    with pytest.raises(DownloadError, match="not the file that is wanted"):
+        get(server.url("a.tar"), verify=False, force_checksums_validation=True)
+
+
+def test_downloaded_size_is_known_to_the_manager_of_tfds(server, make_manager, manual_dir):
+    for name in ("a.tar", "b.tar"):
+        server.add(name, CONTENT)
+    (manual_dir / "b.tar").write_bytes(CONTENT)
+    manager = make_manager({server.url(name): info_of(CONTENT) for name in ("a.tar", "b.tar")})
+    fetch(manager, server.url("a.tar"), progress=False)
+    fetch(manager, server.url("b.tar"), progress=False)
+    assert manager.downloaded_size == 2 * len(CONTENT)
+    assert len(server.requests) == 1
+
+
+def test_remote_download_dir_is_left_to_tfds(server, get, monkeypatch):
+    """There is no remote storage here: a local folder stands for one that cannot be renamed in."""
+    monkeypatch.setattr(fetching, "is_local", lambda path: False)
+    server.add("a.tar", CONTENT)
+    server.add("b.tar", OTHER)
+    assert get(server.url("a.tar")).read_bytes() == CONTENT
+    with pytest.raises(DownloadError, match="wrong checksum"):
+        get(server.url("b.tar"))
+    with pytest.raises(DownloadError, match="404"):
+        get(server.url("gone.tar"))
+    monkeypatch.setenv("IMAGENET_FAMILY_MIRROR", "http://127.0.0.1:1")
+    with pytest.raises(UsageError, match="local folder only"):
+        get(server.url("c.tar"))
+
+
+def test_every_part_of_tfds_that_is_used_is_there(make_manager):
+    assert fetching.missing_tfds_internals(make_manager()) == [], (
+        "TensorFlow Datasets moved these parts of its DownloadManager: downloads cannot be "
+        "resumed until imagenet_family/downloads/fetching.py follows"
+    )
+
+
+def test_an_unknown_tfds_downloads_by_itself(server, get, monkeypatch):
+    monkeypatch.setattr(fetching, "_TFDS_INTERNALS", ("_nothing_of_that_name",))
+    server.add("a.tar", CONTENT)
+    assert get(server.url("a.tar")).read_bytes() == CONTENT
+    server.add("b.tar", OTHER)
+    with pytest.raises(DownloadError, match="wrong checksum"):
+        get(server.url("b.tar"))
+
+
+# manual_dir.
+
+
+def test_file_in_manual_dir_is_used(server, get, manual_dir):
+    (manual_dir / "a.tar").write_bytes(CONTENT)
+    assert get(server.url("a.tar")) == epath.Path(manual_dir / "a.tar")
+    assert get(server.url("a.tar"), force_download=True) == epath.Path(manual_dir / "a.tar")
+    assert server.requests == []
+
+
+def test_folder_of_that_name_in_manual_dir(server, get, manual_dir):
+    (manual_dir / "a.tar").mkdir()
+    with pytest.raises(DownloadError, match="is a folder"):
+        get(server.url("a.tar"))
+
+
+@pytest.mark.parametrize(("found", "what"), [(OTHER, "sha256"), (CONTENT[:-1], "299999")])
+def test_wrong_file_in_manual_dir(server, get, manual_dir, found, what):
+    (manual_dir / "a.tar").write_bytes(found)
+    with pytest.raises(DownloadError) as caught:
+        get(server.url("a.tar"))
+    for part in (os.fspath(manual_dir / "a.tar"), "expected", what, server.url("a.tar")):
+        assert part in str(caught.value)
+    assert get(server.url("a.tar"), verify=False).read_bytes() == found
+    assert server.requests == []
+
+
+def test_a_passed_check_is_not_repeated_until_the_file_changes(server, get, manual_dir):
+    path = manual_dir / "a.tar"
+    path.write_bytes(CONTENT)
+    get(server.url("a.tar"))
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(OTHER)
+    os.utime(path, ns=times)  # As if nothing had been written: only reading could tell.
+    get(server.url("a.tar"))
+    os.utime(path, ns=(times[0], times[1] + 1))
+    with pytest.raises(DownloadError, match="sha256"):
+        get(server.url("a.tar"))
+
+
+def test_a_failed_check_is_repeated(server, get, manual_dir):
+    (manual_dir / "a.tar").write_bytes(OTHER)
+    for _ in range(2):
+        with pytest.raises(DownloadError, match="sha256"):
+            get(server.url("a.tar"))
+
+
+# Not checking.
+
+
+def test_any_file_is_taken_and_kept_when_not_checking(server, get):
+    server.add("a.tar", OTHER)
+    assert get(server.url("a.tar"), verify=False).read_bytes() == OTHER
+    assert get(server.url("a.tar"), verify=False).read_bytes() == OTHER
+    assert len(server.requests) == 1
+    server.add("a.tar", CONTENT)
+    assert get(server.url("a.tar")).read_bytes() == CONTENT
+    assert get(server.url("a.tar"), verify=False).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_not_checking_by_environment(server, get, monkeypatch):
+    server.add("a.tar", OTHER)
+    monkeypatch.setenv("IMAGENET_FAMILY_VERIFY_CHECKSUMS", "0")
+    assert get(server.url("a.tar")).read_bytes() == OTHER
+    monkeypatch.setenv("IMAGENET_FAMILY_VERIFY_CHECKSUMS", "perhaps")
+    with pytest.raises(UsageError, match="perhaps"):
+        get(server.url("a.tar"))
+
+
+def test_the_registered_checksums_of_other_managers_stay(server, make_manager):
+    server.add("a.tar", OTHER)
+    shared = {server.url("a.tar"): info_of(CONTENT)}
+    with mock.patch.object(checksums, "get_all_url_infos", lambda: shared):
+        fetch(make_manager(), server.url("a.tar"), verify=False, progress=False)
+    assert shared == {server.url("a.tar"): info_of(CONTENT)}
+
+
+# A mirror.
+
+
+def test_mirror(server, get, monkeypatch):
+    url = "https://host.invalid/some/where/a.tar?download=true"
+    server.add("a.tar", CONTENT)
+    monkeypatch.setenv("IMAGENET_FAMILY_MIRROR", server.url(""))
+    path = get(url)
+    assert path.read_bytes() == CONTENT
+    monkeypatch.delenv("IMAGENET_FAMILY_MIRROR")
+    assert get(url) == path
+
+
+def test_mirror_that_is_no_address(get, monkeypatch):
+    monkeypatch.setenv("IMAGENET_FAMILY_MIRROR", "/a/folder")
+    with pytest.raises(UsageError, match=r"/a/folder.*manual_dir"):
+        get("https://host.invalid/a.tar")
+
+
+# In a builder.
+
+
+def make_builder(url, url_info, data_dir):
+    with tfds.core.registered.skip_registration():
+
+        class Tiny(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
+            url_infos = {url: url_info}
+
+            def _info(self):
+                features = tfds.features.FeaturesDict({"size": np.int64})
+                return tfds.core.DatasetInfo(builder=self, features=features)
+
+            def _split_generators(self, dl_manager):
+                path = fetch(dl_manager, url, progress=False)
+                return {"test": [("only", {"size": path.stat().length})]}
+
+            def _generate_examples(self):
+                raise NotImplementedError
+
+    return Tiny(data_dir=data_dir, file_format="array_record")
+
+
+def prepare(builder, **config):
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False, **config)
+    )
+    return builder
+
+
+def test_builder_downloads(server, tmp_path):
+    server.add("a.tar", CONTENT, faults=["break:100000", "status:503"])
+    builder = prepare(make_builder(server.url("a.tar"), info_of(CONTENT), tmp_path))
+    assert builder.info.download_size == len(CONTENT)
+    assert next(iter(builder.as_data_source("test")))["size"] == len(CONTENT)
+    shutil.rmtree(builder.data_dir)
+    prepare(make_builder(server.url("a.tar"), info_of(CONTENT), tmp_path))
+    assert len(server.requests) == 3
+
+
+def test_builder_with_a_wrong_download_is_not_prepared(server, tmp_path):
+    server.add("a.tar", OTHER)
+    builder = make_builder(server.url("a.tar"), info_of(CONTENT), tmp_path)
+    with pytest.raises(DownloadError, match="sha256"):
+        prepare(builder)
+    assert not builder.is_prepared()
+
+
+def test_files_that_tfds_testing_hands_out_are_taken(server, tmp_path):
+    """`DatasetBuilderTestCase` replaces these three: nothing else is looked at."""
+    (tmp_path / "a.tar").write_bytes(OTHER)
+    (tmp_path / "handed_out").write_bytes(b"12345")
+    with mock.patch.multiple(
+        "tensorflow_datasets.core.download.DownloadManager",
+        download=lambda self, url: tmp_path / "handed_out",
+        manual_dir=tmp_path,
+        download_dir=tmp_path,
+    ):
+        builder = prepare(
+            make_builder(server.url("a.tar"), info_of(CONTENT), tmp_path / "data"),
+            manual_dir=tmp_path,
+        )
+    assert next(iter(builder.as_data_source("test")))["size"] == 5
+    assert server.requests == []

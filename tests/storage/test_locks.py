@@ -1,0 +1,93 @@
+"""Locks: they are waited for, end with their process, and are done without where there are none."""
+
+import concurrent.futures
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from imagenet_family.build import staging
+from imagenet_family.storage.locks import file_lock
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_file_system_without_locks(code, tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / "below" / "lock"
+    with file_lock(path, "building") as first, file_lock(path, "building") as second:
+        assert not first and not second
+
+
+def test_it_ends_with_the_process(tmp_path):
+    holder = (
+        "import os, sys; from imagenet_family.storage.locks import file_lock\n"
+        "with file_lock(sys.argv[1], 'building'): os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", holder, tmp_path / "lock"], check=False)
+    assert done.returncode == -9
+    with file_lock(tmp_path / "lock", "building") as held:
+        assert held
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has such a folder")
+def test_a_folder_that_cannot_hold_it_is_not_tried_for_ever():
+    with pytest.raises(FileNotFoundError), file_lock("/proc/.x.lock", "building"):
+        pass
+
+
+def test_other_errors_are_not_taken_for_that(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError), file_lock(tmp_path / "file" / "lock", "building"):
+        pass
+
+
+def test_the_second_one_waits(tmp_path, caplog):
+    # The lock is on the open file, so a thread can stand for another process.
+    def second():
+        with file_lock(tmp_path / "lock", "building it"):
+            return "done"
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with file_lock(tmp_path / "lock", "building it"):
+            waiting = pool.submit(second)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                waiting.result(timeout=0.5)
+        assert waiting.result(timeout=30) == "done"
+    assert "Another process is building it; waiting for it." in caplog.text
+
+
+def test_an_error_inside_ends_it(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyError), file_lock(tmp_path / "lock", "building"):
+            raise KeyError
+
+
+def test_where_locks_are_those_of_one_machine_no_half_of_a_dataset_appears(tmp_path, monkeypatch):
+    dataset, ours, theirs = (
+        epath.Path(tmp_path / name)
+        for name in ("5.1.0", "incomplete.A_5.1.0", "incomplete.B_5.1.0")
+    )
+    theirs.mkdir()
+    for name in "abc":
+        (theirs / name).touch()
+    stage = staging.Staging(dataset, "0" * 64)
+    stage.open(theirs)  # on another machine, which is about to finish
+    unlink = os.unlink
+
+    def they_finish_and_unlink(*args, **kwargs):
+        if theirs.exists():
+            theirs.rename(dataset)
+        unlink(*args, **kwargs)
+
+    monkeypatch.setattr(os, "unlink", they_finish_and_unlink)
+    stage.open(ours)
+    assert not dataset.exists() and not theirs.exists()
+    assert [path.name for path in stage.path.iterdir()] == [f"target.{ours.name}"]
