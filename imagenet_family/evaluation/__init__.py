@@ -10,7 +10,7 @@ a model over whole datasets, and `write_report` makes a page of what comes out.
 
 from imagenet_family.evaluation.label_sources import LabelledSplit, labels_of, read_splits
 from imagenet_family.evaluation.matching import PredictionFile, match
-from imagenet_family.evaluation.measure import Evaluation, measure
+from imagenet_family.evaluation.measuring import Evaluation, measure
 from imagenet_family.evaluation.prediction_files import read_predictions, write_template
 from imagenet_family.evaluation.report import write_report
 from imagenet_family.evaluation.run import evaluate

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagenet_family.evaluation.measure import LINE_CONFIG, ModelGap
+from imagenet_family.evaluation.measuring import LINE_CONFIG, ModelGap
 from imagenet_family.metrics.robustness import RECHT_2019
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from etils import epath
 from imagenet_family.errors import BuildError, UsageError
 from imagenet_family.evaluation import plots, summary
 from imagenet_family.evaluation.label_sources import IMAGENET_M, LabelledSplit
-from imagenet_family.evaluation.measure import Evaluation, SplitSummary
+from imagenet_family.evaluation.measuring import Evaluation, SplitSummary
 from imagenet_family.evaluation.thumbnails import Place, thumbnails
 from imagenet_family.labels.classes import class_names, wnids
 from imagenet_family.metrics.results import Mistake, PerClass

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from imagenet_family.errors import EvaluationError, ImageError, MissingFileError, UsageError
-from imagenet_family.evaluation import measure
+from imagenet_family.evaluation import measuring
 from imagenet_family.evaluation.label_sources import LabelledSplit, read_splits
 from imagenet_family.examples import images
 from imagenet_family.metrics.intervals import LEVEL, checked_level
@@ -44,7 +44,7 @@ def evaluate(
     level: float = LEVEL,
     progress: bool = True,
     **builder_kwargs: Any,
-) -> measure.Evaluation:
+) -> measuring.Evaluation:
     """Runs one or several models over datasets and computes everything that these are for.
 
     The images are read from the archives or the prepared datasets and decoded in threads while
@@ -105,7 +105,7 @@ def evaluate(
         model: [_gather(split, known[split.name_space], model) for split in splits]
         for model in models
     }
-    return measure.measure(splits, predictions, level=level)
+    return measuring.measure(splits, predictions, level=level)
 
 
 def _predict(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagenet_family.evaluation.measure import Evaluation, Metric, SplitResult, SplitSummary
+from imagenet_family.evaluation.measuring import Evaluation, Metric, SplitResult, SplitSummary
 from imagenet_family.metrics.intervals import Interval
 from imagenet_family.metrics.results import ClassAccuracy, Exclusion, ImagenetM
 

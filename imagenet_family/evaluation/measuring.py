@@ -100,7 +100,7 @@ class SplitResult(Result):
     model: str
     dataset: str
     split: str
-    accuracy: Mapping[str, Metric]
+    metrics: Mapping[str, Metric]
     worst: tuple[ClassMistakes, ...] = ()
     confusions: tuple[Confusion, ...] = ()
 
