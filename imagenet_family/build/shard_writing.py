@@ -11,13 +11,13 @@ from typing import Protocol
 
 from etils import epath
 
-from imagenet_family.storage import files
-from imagenet_family.build import preflight
 from imagenet_family import progress
+from imagenet_family.build import preflight
+from imagenet_family.build.staging import ShardTask
+from imagenet_family.examples.plan import Plan, ShardCounter, SplitPlan
 from imagenet_family.examples.table import Ragged
 from imagenet_family.shards.digest import ShardResult
-from imagenet_family.examples.plan import Plan, ShardCounter, SplitPlan
-from imagenet_family.build.staging import ShardTask
+from imagenet_family.storage import files
 
 _FORMAT = 1  # another one when the same plan no longer gives the same bytes
 

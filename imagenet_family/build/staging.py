@@ -23,15 +23,15 @@ from pathlib import Path
 from absl import logging
 from etils import epath
 
-from imagenet_family.shards import manifest, read
-from imagenet_family.storage import stores
 from imagenet_family.errors import BuildError
 from imagenet_family.examples.table import Examples
+from imagenet_family.shards import manifest, read
+from imagenet_family.shards.digest import ShardResult
+from imagenet_family.shards.write import write_shard
+from imagenet_family.storage import stores
 from imagenet_family.storage.files import TEMPORARY_SUFFIX, atomic_file, write_error
 from imagenet_family.storage.locks import file_lock
-from imagenet_family.shards.digest import ShardResult
 from imagenet_family.storage.stores import is_local
-from imagenet_family.shards.write import write_shard
 
 _RESULT_SUFFIX = ".json"
 _PREFIX = "partial."
