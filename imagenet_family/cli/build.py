@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--beam_pipeline_options",
-        help="write the shards with Apache Beam; as in tfds build: runner=DataflowRunner,project=...",
+        help="write the shards with Apache Beam, as tfds build does: runner=FlinkRunner,…",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="delete a prepared dataset and build it again"
