@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_names(parser)
     arguments.add_folders(parser)
     arguments.add_workers(parser)
-    parser.add_argument("--file_format", help="tfrecord (default), array_record, parquet, …")
+    parser.add_argument("--file_format", help="tfrecord (default), array_record, parquet, ...")
     parser.add_argument("--num_shards", type=arguments.positive, help="shards of each split")
     parser.add_argument("--max_shard_size_mb", type=arguments.positive, help="as in tfds build")
     parser.add_argument(
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--beam_pipeline_options",
-        help="write the shards with Apache Beam; as in tfds build: runner=DataflowRunner,project=…",
+        help="write the shards with Apache Beam, as tfds build does: runner=FlinkRunner,…",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="delete a prepared dataset and build it again"
