@@ -20,7 +20,7 @@ from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.shards.digest import Record, ShardResult
 from imagenet_family.storage import stores
 from imagenet_family.storage.files import flush_folder
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage.paths import PathLike, is_local
 
 
 @functools.cache
@@ -250,7 +250,7 @@ def check_writable(file_format: Any) -> None:
         )
 
 
-def write_shard(path: epath.Path, records: Iterable[Record], file_format: str) -> None:
+def write_shard(path: PathLike, records: Iterable[Record], file_format: str) -> None:
     """Writes a shard through TFDS, in a format that only TFDS can write.
 
     Args:
@@ -265,16 +265,18 @@ def write_shard(path: epath.Path, records: Iterable[Record], file_format: str) -
 
     check_writable(file_format)
     examples = ((row, b"".join(record.parts)) for row, record in enumerate(records))
-    writer.ExampleWriter(file_adapters.FileFormat.from_value(file_format)).write(path, examples)
+    writer.ExampleWriter(file_adapters.FileFormat.from_value(file_format)).write(
+        epath.Path(path), examples
+    )
 
 
-def record_reader(file_format: str) -> Callable[[epath.Path], Iterator[bytes]]:
+def record_reader(file_format: str) -> Callable[[str], Iterator[bytes]]:
     """Gives a function that reads the records of a shard through TFDS."""
     from tensorflow_datasets.core import file_adapters
 
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.from_value(file_format)]
 
-    def read(path: epath.Path) -> Iterator[bytes]:
-        yield from adapter.make_tf_data(os.fspath(path)).as_numpy_iterator()
+    def read(path: str) -> Iterator[bytes]:
+        yield from adapter.make_tf_data(path).as_numpy_iterator()
 
     return read
