@@ -21,8 +21,9 @@ from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
 from imagenet_family.examples.table import Examples, LazyExamples
 from imagenet_family.shards import manifest, prepared, saved_labels
-from imagenet_family.storage import reads, stores
+from imagenet_family.storage import files, stores
 from imagenet_family.storage.files import flush, write_error
+from imagenet_family.storage.paths import absolute
 
 _CACHE_FOLDER = "imagenet_family"
 
@@ -160,7 +161,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not self._written or prepared.skips_images(self.info.file_format.value, self.data_path):
             return
         splits = prepared.prepared_splits(self)
-        folder = reads.absolute(self.index_dir(download_dir))
+        folder = absolute(self.index_dir(download_dir))
         for plan in self._written:
             if plan.split in published.MEASURED_SPLITS[self.name]:
                 columns = plan.examples.take(plan.order).columns
@@ -368,7 +369,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Indexes an archive; the index is kept with the downloads."""
         if self._on_archive is not None and stores.is_local(archive):
             with contextlib.suppress(OSError):
-                self._on_archive(epath.Path(archive).stat().length)
+                self._on_archive(files.size(archive))
         return copies.index_archive(
             archive,
             cache_dir=self.index_dir(dl_manager.download_dir),
