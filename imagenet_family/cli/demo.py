@@ -72,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
     with picture.open("wb") as file:
         _grid(prepared).save(file, "PNG")
     print(f"Their first examples: {picture}")
-    name = prepared[-1].info.full_name.rpartition("/")[0]
-    print(f"Load one: tfds.load({name!r}, split='test', data_dir={str(folder)!r})")
+    last = prepared[-1]
+    split = next(iter(last.info.splits))
+    print(f"Load one: tfds.load({last.config_name!r}, {split=}, data_dir={str(folder)!r})")
     return 0
 
 
