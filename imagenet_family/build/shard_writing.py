@@ -11,15 +11,14 @@ from typing import Protocol
 
 from etils import epath
 
-from imagenet_family.storage import files
-from imagenet_family.build import preflight
 from imagenet_family import progress
+from imagenet_family.build import preflight
+from imagenet_family.build.staging import ShardTask
+from imagenet_family.examples.plan import Plan, ShardCounter, SplitPlan
 from imagenet_family.examples.table import Ragged
 from imagenet_family.shards.digest import ShardResult
-from imagenet_family.examples.plan import Plan, ShardCounter, SplitPlan
-from imagenet_family.build.staging import ShardTask
+from imagenet_family.storage import files
 
-MANIFEST = "shards.json"
 _FORMAT = 1  # another one when the same plan no longer gives the same bytes
 
 
@@ -171,42 +170,3 @@ def content_identity(plans: Iterable[SplitPlan]) -> str:
             sha.update(array.dtype.str.encode())
             sha.update(array.tobytes())
     return sha.hexdigest()
-
-
-def is_complete(dataset: epath.Path) -> bool:
-    """Tells whether a prepared dataset has all its files, those that TFDS writes and the shards."""
-    try:
-        splits = json.loads((dataset / MANIFEST).read_text())["splits"]
-    except FileNotFoundError:
-        return False
-    expected = {"dataset_info.json", "features.json"}.union(*splits.values())
-    return expected <= {path.name for path in dataset.iterdir()}
-
-
-def write_manifest(
-    folder: epath.Path,
-    file_format: str,
-    splits: Mapping[str, Mapping[str, ShardResult]],
-    identity: str | None = None,
-) -> None:
-    """Records what every shard holds, for `imagenet-family verify`.
-
-    Args:
-        folder: The folder of the shards.
-        file_format: A value of `tfds.core.FileFormat`, or `'webdataset'`.
-        splits: What each shard holds, by split and file name.
-        identity: By what to recognise what the shards were made from, if that is of use.
-
-    Raises:
-        BuildError: The file cannot be written.
-    """
-    manifest = {
-        "file_format": file_format,
-        **({"identity": identity} if identity else {}),
-        "splits": {
-            split: {name: dataclasses.asdict(result) for name, result in shards.items()}
-            for split, shards in splits.items()
-        },
-    }
-    with files.atomic_file(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1))

@@ -23,15 +23,15 @@ from pathlib import Path
 from absl import logging
 from etils import epath
 
-from imagenet_family.shards import read
-from imagenet_family.storage import stores
 from imagenet_family.errors import BuildError
 from imagenet_family.examples.table import Examples
+from imagenet_family.shards import manifest, read
+from imagenet_family.shards.digest import ShardResult
+from imagenet_family.shards.write import write_shard
+from imagenet_family.storage import stores
 from imagenet_family.storage.files import TEMPORARY_SUFFIX, atomic_file, write_error
 from imagenet_family.storage.locks import file_lock
-from imagenet_family.shards.digest import ShardResult
 from imagenet_family.storage.stores import is_local
-from imagenet_family.shards.write import write_shard
 
 _RESULT_SUFFIX = ".json"
 _PREFIX = "partial."
@@ -60,8 +60,11 @@ def ensure_shard(task: ShardTask) -> ShardResult:
     """
     path = epath.Path(task.path)
     noted = noted_result(path)
-    if noted is not None and _holds(path, task.file_format, noted):
-        return noted
+    if noted is not None:
+        check = read.check_shard(path, task.file_format, noted, _note(path).name)
+        if check.problem is None:
+            return noted
+        logging.warning("%s It is written again.", check.problem)
     result = write_shard(task.examples, path, task.file_format)
     with atomic_file(_note(path)) as temporary:
         temporary.write_text(json.dumps(dataclasses.asdict(result), sort_keys=True))
@@ -72,21 +75,13 @@ def noted_result(shard: epath.PathLike) -> ShardResult | None:
     """Gives what the note beside a shard says that it holds; None if there is no such note."""
     # Whatever the note holds, it only counts if the shard's own content agrees.
     try:
-        return ShardResult(**json.loads(_note(epath.Path(shard)).read_bytes()))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return ShardResult.from_json(json.loads(_note(epath.Path(shard)).read_bytes()))
+    except (OSError, *manifest.MALFORMED):
         return None
 
 
 def _note(shard: epath.Path) -> epath.Path:
     return shard.parent / f"{shard.name}{_RESULT_SUFFIX}"
-
-
-def _holds(path: epath.Path, file_format: str, noted: ShardResult) -> bool:
-    try:
-        return read.summarize(path, file_format) == noted
-    except BuildError as error:
-        logging.warning("%s It is written again.", error)
-        return False
 
 
 class Staging:

@@ -20,7 +20,7 @@ from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
 from imagenet_family.examples.table import Examples, LazyExamples
-from imagenet_family.shards import prepared, saved_labels
+from imagenet_family.shards import manifest, prepared, saved_labels
 from imagenet_family.storage import reads, stores
 from imagenet_family.storage.files import flush, write_error
 
@@ -188,7 +188,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         path = self.data_path
         if stores.is_local(path) or not path.exists() or not staging.is_unfinished(path):
             return
-        if not shard_writing.is_complete(path):
+        if not manifest.is_complete(path):
             staging.discard(path)
 
     def _post_download_and_prepare_hook(self) -> None:
@@ -276,10 +276,15 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             workers=plan.workers,
         )
         stage.publish([name for results in shards.values() for name in results], target)
-        shard_writing.write_manifest(target, file_format, shards)
+        manifest.write(target, file_format, shards)
         self._written = plans
         return [
-            tfds_internals.split_info(self, split, results.values())
+            tfds_internals.split_info(
+                self,
+                split,
+                [shard.num_examples for shard in results.values()],
+                sum(shard.num_bytes for shard in results.values()),
+            )
             for split, results in shards.items()
         ]
 

@@ -21,8 +21,8 @@ from imagenet_family.build import shard_writing, staging
 from imagenet_family.datasets.dataset import differences
 from imagenet_family.errors import BuildError, MissingFileError, UsageError
 from imagenet_family.examples.plan import Plan, plan_split
-from imagenet_family.export.check import INFO, absolute, read_info, read_manifest
-from imagenet_family.shards import prepared, webdataset
+from imagenet_family.export.check import INFO, absolute, read_info
+from imagenet_family.shards import manifest, prepared, webdataset
 from imagenet_family.shards.digest import ShardResult
 from imagenet_family.storage import stores
 from imagenet_family.storage.files import atomic_file, flush, flush_folder, write_error
@@ -189,23 +189,23 @@ def _is_finished(
         staging.discard(output)  # it had begun to appear when the export was stopped
         return False
     try:
-        found, manifest = read_info(output), read_manifest(output)
+        found, recorded = read_info(output), manifest.read(output)
     except MissingFileError as error:
         raise BuildError(
             f"{output} is not empty, and what it holds is no whole export (there is no {INFO}, or "
-            f"no {shard_writing.MANIFEST}). Choose another folder."
+            f"no {manifest.NAME}). Choose another folder."
         ) from error
     expected = {}
     for plan in plans:
         count = plan.num_shards
         if count_shards:  # the number that was planned changes if converted images are larger
-            written = manifest.splits.get(plan.split, {}).values()
+            written = recorded.splits.get(plan.split, {}).values()
             num_bytes = sum(result.num_bytes for result in written)
             count = count_shards(num_bytes, plan.num_examples)
         names = tuple(name_shard(plan.split, shard, count) for shard in range(count))
         expected[plan.split] = plan.num_examples, names
     planned = expected == {n: (split.num_samples, split.shards) for n, split in found.items()}
-    if not planned or manifest.source not in (source, None):
+    if not planned or recorded.source not in (source, None):
         raise BuildError(
             f"{output} holds an export of another dataset, of other splits or with other shards, "
             "or was made from other files. Choose another folder, or delete it."
@@ -248,7 +248,7 @@ def _fill(
     try:
         folder.mkdir(exist_ok=True)
         stage.publish([name for results in shards.values() for name in results], folder)
-        shard_writing.write_manifest(folder, webdataset.FORMAT, shards, source)
+        manifest.write(folder, webdataset.FORMAT, shards, source)
         with atomic_file(folder / INFO) as temporary:
             temporary.write_text(json.dumps(_info(shards, builder), indent=1))
     except OSError as error:

@@ -56,7 +56,8 @@ def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> S
         else:
             from imagenet_family import tfds_internals
 
-            tfds_internals.write_shard(temporary, records, file_format)
+            serialized = (b"".join(record.parts) for record in records)
+            tfds_internals.write_shard(temporary, serialized, file_format)
     return digest.result()
 
 
