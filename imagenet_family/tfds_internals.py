@@ -19,7 +19,7 @@ from imagenet_family.errors import UsageError
 from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.storage import stores
 from imagenet_family.storage.files import flush_folder
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage.paths import PathLike, is_local
 
 
 @functools.cache
@@ -255,7 +255,7 @@ def check_writable(file_format: Any) -> None:
         )
 
 
-def write_shard(path: epath.Path, records: Iterable[bytes], file_format: str) -> None:
+def write_shard(path: PathLike, records: Iterable[bytes], file_format: str) -> None:
     """Writes a shard through TFDS, in a format that only TFDS can write.
 
     Args:
@@ -270,17 +270,17 @@ def write_shard(path: epath.Path, records: Iterable[bytes], file_format: str) ->
 
     check_writable(file_format)
     writer.ExampleWriter(file_adapters.FileFormat.from_value(file_format)).write(
-        path, enumerate(records)
+        epath.Path(path), enumerate(records)
     )
 
 
-def record_reader(file_format: str) -> Callable[[epath.Path], Iterator[bytes]]:
+def record_reader(file_format: str) -> Callable[[str], Iterator[bytes]]:
     """Gives a function that reads the records of a shard through TFDS."""
     from tensorflow_datasets.core import file_adapters
 
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.from_value(file_format)]
 
-    def read(path: epath.Path) -> Iterator[bytes]:
-        yield from adapter.make_tf_data(os.fspath(path)).as_numpy_iterator()
+    def read(path: str) -> Iterator[bytes]:
+        yield from adapter.make_tf_data(path).as_numpy_iterator()
 
     return read
