@@ -8,15 +8,15 @@ import errno
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from imagenet_family.copies import saved_index
+from imagenet_family.copies.source_file import unchanged
 from imagenet_family.errors import ArchiveError, BuildError, ImagenetFamilyError
+from imagenet_family.progress import bytes_bar
 from imagenet_family.storage import reads
-from imagenet_family.storage.reads import LocalFile, RemoteFile
+from imagenet_family.storage.reads import File
 
 _MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
@@ -59,19 +59,11 @@ def plain_tar(source: str, cache_dir: str | None, progress: bool) -> str:
         return target
 
 
-def _decompress(file: LocalFile | RemoteFile, source: str, target: str, progress: bool) -> None:
-    before = file.fingerprint()
-    with tqdm(
-        desc=f"Decompressing {Path(source).name}",
-        total=file.size,
-        unit="B",
-        unit_scale=True,
-        mininterval=0.1,
-        disable=None if progress else True,
-    ) as bar:
+def _decompress(file: File, source: str, target: str, progress: bool) -> None:
+    with bytes_bar(f"Decompressing {Path(source).name}", file.size, enabled=progress) as bar:
         try:
             # Unlike a saved index, the copy holds nothing to recognise damage by.
-            reads.write_whole(target, _content(file, source, bar), flush=True)
+            reads.write_whole(target, _steady_content(file, source, bar.update), flush=True)
         except ImagenetFamilyError:
             raise
         except Exception as error:
@@ -81,20 +73,20 @@ def _decompress(file: LocalFile | RemoteFile, source: str, target: str, progress
                 f"{'no space left' if full else error}. Make space (an archive of images holds "
                 f"hardly more than its {file.size} bytes) or use another cache folder."
             ) from error
-    if file.fingerprint() != before:
-        reads.remove(target)
-        raise ArchiveError(
-            f"{source}: expected {before} to the end, found {file.fingerprint()}: the archive "
-            "changed while it was decompressed. Wait until it is complete and start again."
-        )
 
 
-def _content(file: LocalFile | RemoteFile, source: str, bar: tqdm) -> Iterator[bytes]:
+def _steady_content(file: File, source: str, advance: Callable[[int], object]) -> Iterator[bytes]:
+    """Yields the same as `_content`; at the end, an error if the file changed meanwhile."""
+    with unchanged(file, source, "decompressed"):
+        yield from _content(file, source, advance)
+
+
+def _content(file: File, source: str, advance: Callable[[int], object]) -> Iterator[bytes]:
     """Yields what a gzip file holds, in pieces of bounded size."""
     stream = None
     for position in range(0, file.size, _CHUNK):
         chunk = file.read(position, _CHUNK)
-        bar.update(len(chunk))
+        advance(len(chunk))
         while chunk:
             if stream is None:
                 # Between and after the streams of a file there may be zeros.

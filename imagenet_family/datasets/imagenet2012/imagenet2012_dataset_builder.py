@@ -10,7 +10,7 @@ from absl import logging
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
-from imagenet_family.examples.table import Examples, LazyExamples
+from imagenet_family.examples import Examples, LazyExamples
 
 _SPLITS = {
     "train": (ilsvrc.TRAIN, ilsvrc.train_examples),

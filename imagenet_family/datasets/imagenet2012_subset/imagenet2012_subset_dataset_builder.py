@@ -10,7 +10,7 @@ from etils import epath
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
-from imagenet_family.examples.table import Examples, LazyExamples
+from imagenet_family.examples import Examples, LazyExamples
 from imagenet_family.labels import annotations
 
 _ROOT = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets"
