@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import threading
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from imagenet_family.copies.tar.walk import Members
 from imagenet_family.errors import ArchiveError
 from imagenet_family.progress import bytes_bar
 from imagenet_family.storage import reads
+from imagenet_family.storage.paths import PathLike, absolute
 from imagenet_family.storage.reads import File
 
 _SPOT_CHECKS = 16
@@ -55,9 +55,9 @@ class ArchiveIndex(Members):
 
 
 def index_archive(
-    path: str | os.PathLike[str],
+    path: PathLike,
     *,
-    cache_dir: str | os.PathLike[str] | None = None,
+    cache_dir: PathLike | None = None,
     progress: bool = True,
     workers: int | None = None,
 ) -> ArchiveIndex:
@@ -78,8 +78,8 @@ def index_archive(
         ArchiveError: It is not a tar, is damaged, or holds something that cannot be used.
         BuildError: There is no space for the content of a gzip archive.
     """
-    source = reads.absolute(path)
-    cache = None if cache_dir is None else reads.absolute(cache_dir)
+    source = absolute(path)
+    cache = None if cache_dir is None else absolute(cache_dir)
     plain = gunzip.plain_tar(source, cache, progress)
     with contextlib.closing(reads.open_file(plain)) as file:
         fingerprint = file.fingerprint()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from imagenet_family.copies.source_file import SourceFile
 from imagenet_family.copies.tar import headers
 from imagenet_family.errors import ArchiveError
-from imagenet_family.storage import reads
+from imagenet_family.storage.paths import is_local
 from imagenet_family.storage.reads import File
 
 # Members that are fetched at once when many are read. They lie all over the archive, so without
@@ -104,7 +104,7 @@ class ArchiveReader:
             ArchiveError: A file changed since it was indexed, or cannot be read.
         """
         members = _rows((file, offsets, sizes, checks, names))
-        if any(reads.is_remote(source_file.path) for source_file in self.files):
+        if not all(is_local(source_file.path) for source_file in self.files):
             with ThreadPoolExecutor(_READS_AHEAD) as pool:
                 try:
                     yield from _ahead(

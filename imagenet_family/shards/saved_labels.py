@@ -16,8 +16,9 @@ from imagenet_family.copies import saved_index
 from imagenet_family.examples import codec
 from imagenet_family.examples.table import Column, Ragged
 from imagenet_family.shards.prepared import PreparedSplit, shard_stamps
-from imagenet_family.storage import reads
+from imagenet_family.storage import files
 from imagenet_family.storage.arrays import ArraysError
+from imagenet_family.storage.paths import absolute, join
 
 _FORMAT = 1
 _MAX_BYTES = 1 << 30
@@ -37,7 +38,7 @@ def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] |
     """Gives the columns that were saved of a split, or None if there are none that can be used."""
     path = _path(folder, plan)
     try:
-        raw = reads.read_whole(path, limit=_MAX_BYTES)
+        raw = files.read_bytes(path, limit=_MAX_BYTES)
         found = codec.decode_columns(raw)
         if found.note.get("identity") != identity:
             return None
@@ -62,10 +63,12 @@ def save(folder: str, plan: PreparedSplit, identity: str, columns: Mapping[str, 
     encoded = codec.encode_columns(narrow, {"identity": identity})
     path = _path(folder, plan)
     try:
-        reads.write_whole(path, encoded.pieces)
+        files.make_folder(folder)
+        with files.whole_file(path) as file:
+            file.writelines(encoded.pieces)
     except Exception as error:  # each object store has exceptions of its own
         logging.warning("The labels of %s could not be saved as %s: %s", plan.split, path, error)
 
 
 def _path(folder: str, plan: PreparedSplit) -> str:
-    return reads.join(folder, saved_index.cache_name(reads.absolute(plan.paths[0]), ".labels"))
+    return join(folder, saved_index.cache_name(absolute(plan.paths[0]), ".labels"))

@@ -30,6 +30,7 @@ def builder_cls(name):
 class _BuilderTest(tfds.testing.DatasetBuilderTestCase):
     EXAMPLE_DIR = _COPY
     OVERLAPPING_SPLITS = ["validation", "imagenet_m"]
+    test_session = None  # TensorFlow's, of such a name and no test
 
 
 class Imagenet2012Test(_BuilderTest):
