@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with interrupts.held_back():
             args = _parse(argv)
-        code = args.run(args)
+        code: int = args.run(args)
         sys.stdout.flush()
         return code
     except ImagenetFamilyError as error:

@@ -14,14 +14,15 @@ from etils import epath
 from imagenet_family import copies, downloads, progress, tfds_internals
 from imagenet_family.build import options, preflight, processes, shard_writing, staging
 from imagenet_family.build.build_plan import BuildPlan
-from imagenet_family.datasets import published
+from imagenet_family.datasets import dataset
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
 from imagenet_family.examples.table import Examples, LazyExamples
 from imagenet_family.shards import manifest, prepared, saved_labels
-from imagenet_family.storage import reads, stores
+from imagenet_family.storage import files, stores
 from imagenet_family.storage.files import flush, write_error
+from imagenet_family.storage.paths import absolute
 
 _CACHE_FOLDER = "imagenet_family"
 
@@ -32,7 +33,13 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Subclasses give `_info`, `_split_generators` and `_generate_examples` as any TFDS builder
     does. Because their splits are `Examples`, the shards are planned from the index and written
     independently of each other; were they any other iterable, TFDS would write them.
+
+    Attributes:
+        DATASET: What is known of the dataset besides: which files its splits are built from and
+            what models are measured by on them, so that it can be verified and evaluated.
     """
+
+    DATASET = dataset.Dataset({})
 
     def __init__(
         self,
@@ -75,6 +82,16 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @classmethod
     def _checksums_path(cls) -> epath.Path:
         return downloads.checksums_path(cls.name)
+
+    @property
+    def config_name(self) -> str:
+        """The dataset's name with its config, such as `imagenet_v2/topimages`."""
+        return f"{self.name}/{self.builder_config.name}" if self.builder_config else self.name
+
+    @property
+    def facts(self) -> Mapping[str, dataset.Split]:
+        """What is known of each split, by name."""
+        return self.DATASET.splits(self.builder_config.name if self.builder_config else None)
 
     def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
         """Makes the `DatasetInfo`; see `tfds.core.DatasetBuilder.dataset_info_from_configs`."""
@@ -159,9 +176,9 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not self._written or prepared.skips_images(self.info.file_format.value, self.data_path):
             return
         splits = prepared.prepared_splits(self)
-        folder = reads.absolute(self.index_dir(download_dir))
+        folder = absolute(self.index_dir(download_dir))
         for plan in self._written:
-            if plan.split in published.MEASURED_SPLITS[self.name]:
+            if plan.split in dataset.measured(self.facts):
                 columns = plan.examples.take(plan.order).columns
                 split = splits[plan.split]
                 saved_labels.save(folder, split, saved_labels.identity(split), columns)
@@ -241,7 +258,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         download_config: tfds.download.DownloadConfig,
         runner: shard_writing.Runner,
     ) -> Sequence[tfds.core.SplitInfo]:
-        for difference in published.differences(self.info.full_name, splits):
+        for difference in dataset.differences(self.info.full_name, self.facts, splits):
             logging.warning("%s", difference)
         plans = self._plan(splits, download_config)
         file_format = self.info.file_format.value
@@ -262,7 +279,12 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         manifest.write(target, file_format, shards)
         self._written = plans
         return [
-            tfds_internals.split_info(self, split, results.values())
+            tfds_internals.split_info(
+                self,
+                split,
+                [shard.num_examples for shard in results.values()],
+                sum(shard.num_bytes for shard in results.values()),
+            )
             for split, results in shards.items()
         ]
 
@@ -359,7 +381,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Indexes an archive; the index is kept with the downloads."""
         if self._on_archive is not None and stores.is_local(archive):
             with contextlib.suppress(OSError):
-                self._on_archive(epath.Path(archive).stat().length)
+                self._on_archive(files.size(archive))
         return copies.index_archive(
             archive,
             cache_dir=self.index_dir(dl_manager.download_dir),
