@@ -28,7 +28,7 @@ from imagenet_family.storage.paths import absolute
 _CACHE_FOLDER = "imagenet_family"
 
 
-class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
     """A builder whose splits are `Examples`: tables of where each image lies in an archive.
 
     Subclasses give `_info`, `_split_generators` and `_generate_examples` as any TFDS builder
@@ -41,6 +41,11 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     DATASET = dataset.Dataset({})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # TFDS gets ours from `registration`: stock builders have the same names.
+        ours = cls.__module__ in DATASETS.values()
+        super().__init_subclass__(**{"skip_registration": ours, **kwargs})
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ import traceback
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 from imagenet_family import DATASETS
 from imagenet_family.build import staging
@@ -139,8 +139,10 @@ def builders(
         UsageError: There is no such dataset, config or version, or an argument cannot be used.
         BuildError: The dataset is prepared, but its description cannot be read.
     """
-    if not isinstance(name, str | os.PathLike | type):
-        yield _as_it_is(name, {"config": config, "version": version, **kwargs})
+    if not isinstance(name, str | os.PathLike) and not isinstance(name, type):
+        yield _as_it_is(
+            cast("ArchiveBuilder", name), {"config": config, "version": version, **kwargs}
+        )
         return
     request = resolve(name)
     if request.version is not None and not _VERSION.fullmatch(request.version):
@@ -253,7 +255,7 @@ def _made(
 ) -> ArchiveBuilder:
     builder = builder_cls.__new__(builder_cls)  # apart: it knows its folder when the rest fails
     try:
-        builder.__init__(**kwargs)
+        builder.__init__(**kwargs)  # type: ignore[misc]
         return builder
     except ImagenetFamilyError:
         raise
@@ -286,6 +288,7 @@ def _made(
 
 def _file_format(folder: PathLike) -> str | None:
     """Gives the format of a prepared dataset; None if its description does not tell."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads(files.read_bytes(join(folder, "dataset_info.json"))).get("fileFormat")
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        found = json.loads(files.read_bytes(join(folder, "dataset_info.json")))["fileFormat"]
+        return found if isinstance(found, str) else None
     return None

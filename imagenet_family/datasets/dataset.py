@@ -102,7 +102,7 @@ class Split:
     files: tuple[SourceFile, ...] = ()
     examples: int | None = None
     classes: int = NUM_CLASSES
-    metrics: tuple[Metric, ...] = ()
+    metrics: tuple[Metric[Any], ...] = ()
     optional: bool = False
     default: bool = True
     whole_validation: bool = False
@@ -162,8 +162,10 @@ def differences(
         known = facts.get(split, Split())
         if known.examples is None:
             continue
-        labels = examples.columns.get("label", np.zeros(0, np.int64))
-        classes = len(np.unique(labels[labels >= 0]))  # none where labels are secret, or lists
+        labels = examples.columns.get("label")
+        classes = 0  # where labels are secret, or lists
+        if isinstance(labels, np.ndarray):
+            classes = len(np.unique(labels[labels >= 0]))
         if len(examples) != known.examples or 0 < classes < known.classes:
             of_all = f" of {known.classes:,} classes" if classes else ""
             of_some = f" of {classes:,}" if classes else ""

@@ -45,8 +45,8 @@ _WNID_LENGTH = 9  # 'n' and eight digits
 _NO_LABEL = -1  # in the test split, as stock TFDS writes it
 
 
-def train_examples(index: ArchiveIndex, rows: np.ndarray | None = None) -> Examples:
-    """Gives the examples of the train archive, or of some of its members.
+def train_labels(index: ArchiveIndex, rows: np.ndarray | None = None) -> np.ndarray:
+    """Gives the class id of each member of the train archive, or of some, int64 (n,).
 
     Args:
         index: Index of the archive: one tar a class, one folder a class, or all images together.
@@ -71,7 +71,14 @@ def train_examples(index: ArchiveIndex, rows: np.ndarray | None = None) -> Examp
             "belongs to no class: expected an image in a tar or folder named after a wnid "
             f"(n01440764), or a name that begins with one. Is this {TRAIN}?"
         )
-    return Examples.from_index(index, {"file_name": names, "label": label}, rows)
+    return label
+
+
+def train_examples(index: ArchiveIndex, rows: np.ndarray | None = None) -> Examples:
+    """Gives the examples of the train archive, or of some of its members; see `train_labels`."""
+    names = index.names if rows is None else index.names[rows]
+    columns = {"file_name": names, "label": train_labels(index, rows)}
+    return Examples.from_index(index, columns, rows)
 
 
 def class_of_directories(index: ArchiveIndex) -> np.ndarray:
@@ -110,7 +117,7 @@ def test_examples(index: ArchiveIndex) -> Examples:
 
 def _count_train(path: epath.Path, progress: bool) -> tuple[int, int]:
     index = counting.index(path, progress)
-    label = train_examples(index).columns["label"]
+    label = train_labels(index)
     counting.check_distinct(index)
     return len(index), len(np.unique(label))
 

@@ -96,10 +96,8 @@ def read_splits(
         UsageError: There is no such dataset, config or version, or one is named twice.
         ImagenetFamilyError: An archive, a label file or a prepared dataset is missing or damaged.
     """
-    single = not isinstance(names, Iterable) or isinstance(names, str)
-    names = [names] if single else list(names)
     splits: dict[tuple[str, str], LabelledSplit] = {}
-    for builder in _builders(names, data_dir, builder_kwargs):
+    for builder in _builders(_listed(names), data_dir, builder_kwargs):
         for split in _read(builder, manual_dir, download_dir, progress):
             if (split.dataset, split.split) in splits:
                 raise UsageError(f"{split.dataset} is named twice.")
@@ -127,6 +125,12 @@ def labels_of(source: DataSource) -> Labels:
             for name, values in columns.items()
         }
     )
+
+
+def _listed(names: by_name.Name | Iterable[by_name.Name]) -> list[by_name.Name]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        return [names]
+    return list(names)
 
 
 def _builders(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -228,7 +229,7 @@ def measure(
     )
 
 
-def _metrics(split: LabelledSplit, k: int) -> list[Metric]:
+def _metrics(split: LabelledSplit, k: int) -> list[Metric[Any]]:
     """Gives the metrics that a split is for and predictions of k classes an image allow."""
     return [metric for metric in split.known.metrics if metric.top_k <= k]
 

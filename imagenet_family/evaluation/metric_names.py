@@ -16,9 +16,9 @@ from imagenet_family.metrics.metric import Metric
 
 
 @functools.cache
-def metrics() -> Mapping[str, Metric]:
+def metrics() -> Mapping[str, Metric[Any]]:
     """Gives the metrics of all datasets by name."""
-    found = {metric.name: metric for metric in (*STANDARD, PER_CLASS)}
+    found: dict[str, Metric[Any]] = {metric.name: metric for metric in (*STANDARD, PER_CLASS)}
     for splits in catalogue.all_splits().values():
         for split in splits.values():
             found.update((metric.name, metric) for metric in split.metrics)
@@ -29,7 +29,7 @@ def compare(
     labels: Labels,
     first: Any,
     second: Any,
-    metric: str | Metric = "top1",
+    metric: str | Metric[Any] = "top1",
     *,
     level: float = LEVEL,
 ) -> paired.PairedDifference:

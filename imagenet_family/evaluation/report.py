@@ -220,7 +220,7 @@ def _wanted(evaluation: Evaluation, content: dict[str, Any]) -> Iterator[Place]:
     for each in content["mistake_lists"]:
         for entry in each.missed:
             yield each.split.dataset, each.split.split, entry.mistake.file_name
-    lists = []
+    lists: list[tuple[SplitSummary, Sequence[str]]] = []
     for split in content["by_class"]:
         for result in (evaluation.result(model, split) for model in evaluation.models):
             lists += [(split, entry.file_names) for entry in result.confusions]

@@ -93,11 +93,7 @@ def evaluate(
         **builder_kwargs,
     )
     for split in splits:
-        if split.image is None:
-            raise MissingFileError(
-                f"{split.title}: there are only labels, from {split.origin}. Pass manual_dir with "
-                "the archive, or data_dir with the dataset prepared as tfrecord or array_record."
-            )
+        _reader(split)
     known: dict[_NameSpace, dict[str, dict[str, np.ndarray]]] = {}
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for split in splits:
@@ -107,6 +103,16 @@ def evaluate(
         for model in models
     }
     return measuring.measure(splits, predictions, level=level)
+
+
+def _reader(split: LabelledSplit) -> Callable[[int], bytes]:
+    """Gives what reads a split's images."""
+    if split.image is None:
+        raise MissingFileError(
+            f"{split.title}: there are only labels, from {split.origin}. Pass manual_dir with "
+            "the archive, or data_dir with the dataset prepared as tfrecord or array_record."
+        )
+    return split.image
 
 
 def _predict(
@@ -123,9 +129,11 @@ def _predict(
     names = split.labels.file_name
     rows = [row for row, name in enumerate(names) if name not in seen]
 
+    read = _reader(split)
+
     def load(row: int) -> Any:
         try:
-            image = images.decode(split.image(row))
+            image = images.decode(read(row))
         except ImageError as error:
             raise ImageError(f"{split.title}, {names[row]}: {error}") from error
         return image if transform is None else transform(image)
@@ -151,7 +159,7 @@ def _batches(
     pool: ThreadPoolExecutor, load: Callable[[int], Any], rows: list[int], size: int
 ) -> Iterator[tuple[list[int], list[Any]]]:
     """Loads images in threads, a few batches ahead, and gives batches in order."""
-    waiting: collections.deque[tuple[list[int], list[Future]]] = collections.deque()
+    waiting: collections.deque[tuple[list[int], list[Future[Any]]]] = collections.deque()
     chunks = iter([rows[start : start + size] for start in range(0, len(rows), size)])
     try:
         while True:

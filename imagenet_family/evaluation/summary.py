@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from imagenet_family.datasets.dataset import Shift
 from imagenet_family.evaluation.measuring import (
     Evaluation,
@@ -14,7 +16,7 @@ from imagenet_family.metrics.metric import Metric
 from imagenet_family.metrics.results import ClassAccuracy, Exclusion, Measured
 
 
-def rows(evaluation: Evaluation) -> list[tuple[SplitSummary, Metric, list[Measured | None]]]:
+def rows(evaluation: Evaluation) -> list[tuple[SplitSummary, Metric[Any], list[Measured | None]]]:
     """Gives the rows of the table of all metrics: split, metric, and each model's result."""
     table = []
     for split in evaluation.splits:

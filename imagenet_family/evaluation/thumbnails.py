@@ -38,7 +38,7 @@ def thumbnails(
     urls: set[str] = set()
     for place in wanted:
         split = by_name.get(place[:2])
-        if split is None:
+        if split is None or split.image is None:
             continue
         try:
             url = _data_url(split.image(rows[place[:2]][place[2]]))

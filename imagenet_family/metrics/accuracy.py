@@ -15,7 +15,7 @@ from imagenet_family.errors import EvaluationError
 from imagenet_family.labels.classes import NUM_CLASSES
 from imagenet_family.metrics.intervals import LEVEL
 from imagenet_family.metrics.label_columns import Labels
-from imagenet_family.metrics.metric import Metric, over_classes
+from imagenet_family.metrics.metric import Metric, over_classes, over_images
 from imagenet_family.metrics.predictions import TOP_K, align
 from imagenet_family.metrics.results import Accuracy, ClassAccuracy, ConfusionPair
 
@@ -84,8 +84,8 @@ def _is_in_five(labels: Labels, top_k: np.ndarray) -> np.ndarray:
     return right
 
 
-TOP1 = Metric("top1", "top-1", _is_first)
-TOP5 = Metric("top5", "top-5", _is_in_five, top_k=TOP_K)
+TOP1 = Metric("top1", "top-1", _is_first, over_images)
+TOP5 = Metric("top5", "top-5", _is_in_five, over_images, top_k=TOP_K)
 PER_CLASS = Metric("per_class_accuracy", "mean over classes", _is_first, over_classes)
 STANDARD = (TOP1, TOP5)
 """The metrics of a split whose images have one label each."""

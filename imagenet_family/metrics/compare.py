@@ -38,7 +38,7 @@ class PairedDifference(Measured):
 
 
 def compare(
-    labels: Labels, first: Any, second: Any, metric: Metric, *, level: float = LEVEL
+    labels: Labels, first: Any, second: Any, metric: Metric[Measured], *, level: float = LEVEL
 ) -> PairedDifference:
     """Returns the difference of a metric between two models; see `evaluation.compare`."""
     hits = [metric.hits(labels, predictions) for predictions in (first, second)]

@@ -167,22 +167,34 @@ class Labels:
             )
         return cls(**chosen)
 
-    def column(self, name: str, dataset: str) -> Any:
-        """Returns a column that a metric needs.
+    def sets(self, name: str, dataset: str) -> LabelSets:
+        """Returns the sets of class ids that a metric needs.
 
         Args:
-            name: Its name.
+            name: Name of the column.
             dataset: A dataset that has it, for the message.
 
         Raises:
             EvaluationError: These labels do not have it.
         """
-        if name not in self.columns:
-            raise EvaluationError(
-                f"This metric compares predictions with the column {name}, and these labels have "
-                f"none. Take the labels of {dataset}."
-            )
-        return self.columns[name]
+        values = self.columns.get(name)
+        if not isinstance(values, LabelSets):
+            raise _missing(name, dataset)
+        return values
+
+    def flags(self, name: str, dataset: str) -> np.ndarray:
+        """Returns the flags that a metric needs, bool (n,); see `sets`."""
+        values = self.columns.get(name)
+        if not isinstance(values, np.ndarray):
+            raise _missing(name, dataset)
+        return values
+
+
+def _missing(name: str, dataset: str) -> EvaluationError:
+    return EvaluationError(
+        f"This metric compares predictions with the column {name}, and these labels have none. "
+        f"Take the labels of {dataset}."
+    )
 
 
 def _is_further(name: str, values: Any) -> bool:

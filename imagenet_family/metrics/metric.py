@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from imagenet_family.metrics.intervals import LEVEL
 from imagenet_family.metrics.label_columns import Labels
 from imagenet_family.metrics.predictions import align
 from imagenet_family.metrics.results import Accuracy, ClassAccuracy, Exclusion, Measured, PerClass
+
+Found = TypeVar("Found", bound=Measured, covariant=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ def over_classes(labels: Labels, hits: Hits, level: float = LEVEL) -> ClassAccur
 
 
 @dataclasses.dataclass(frozen=True)
-class Metric:
+class Metric(Generic[Found]):
     """A metric.
 
     Attributes:
@@ -93,7 +95,7 @@ class Metric:
     name: str
     title: str
     right: Callable[[Labels, np.ndarray], np.ndarray]
-    average: Callable[[Labels, Hits, float], Measured] = over_images
+    average: Callable[[Labels, Hits, float], Found]
     counted: Callable[[Labels], np.ndarray] | None = None
     reason: str = ""
     top_k: int = 1
@@ -116,7 +118,7 @@ class Metric:
         counted = np.ones(len(labels), bool) if self.counted is None else self.counted(labels)
         return Hits(self.name, top_k[:, 0], right, counted, self.reason)
 
-    def __call__(self, labels: Labels, predictions: Any, *, level: float = LEVEL) -> Any:
+    def __call__(self, labels: Labels, predictions: Any, *, level: float = LEVEL) -> Found:
         """Measures predictions.
 
         Args:

@@ -182,8 +182,9 @@ def check(
             bar.update(report.num_bytes or 0)
     shards = tuple(reports[task.path] for task in tasks)
     for name, expected in num_bytes.items():
-        sizes = [shard.num_bytes for shard in shards if shard.split == name]
-        if None not in sizes and sum(sizes) != expected:
+        found = [shard.num_bytes for shard in shards if shard.split == name]
+        sizes = [size for size in found if size is not None]
+        if len(sizes) == len(found) and sum(sizes) != expected:
             problems.append(
                 f"{folder}: split {name!r}: expected {expected:,} bytes of records, as "
                 f"dataset_info.json says, found {sum(sizes):,}. {_BUILD_AGAIN}."

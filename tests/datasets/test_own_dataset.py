@@ -25,7 +25,7 @@ from imagenet_family.errors import UsageError
 from imagenet_family.examples.table import Examples, Ragged
 from imagenet_family.labels.classes import wnid_to_id
 from imagenet_family.metrics.accuracy import STANDARD
-from imagenet_family.metrics.metric import Metric
+from imagenet_family.metrics.metric import Metric, over_images
 from imagenet_family.shards import read
 
 CODE = re.search(
@@ -343,7 +343,8 @@ class Unknown(_Base, skip_registration=True):
 KIND = Metric(
     "kind_accuracy",
     "right kind",
-    lambda labels, top_k: labels.column("kind_labels", "kinds").contain(top_k[:, 0]),
+    lambda labels, top_k: labels.sets("kind_labels", "kinds").contain(top_k[:, 0]),
+    over_images,
 )
 
 

@@ -29,10 +29,10 @@ from memory_limit import bounded_memory  # noqa: E402
 from imagenet_family import copies  # noqa: E402
 from imagenet_family.build import shard_writing, staging  # noqa: E402
 from imagenet_family.datasets import catalogue, ilsvrc  # noqa: E402
-from imagenet_family.datasets.imagenet2012_multilabel.annotations import (  # noqa: E402
+from imagenet_family.datasets.imagenet2012_multilabel.labels import (  # noqa: E402
     read_multilabel,
 )
-from imagenet_family.datasets.imagenet2012_real.annotations import read_real  # noqa: E402
+from imagenet_family.datasets.imagenet2012_real.labels import read_real  # noqa: E402
 from imagenet_family.errors import ImagenetFamilyError  # noqa: E402
 from imagenet_family.examples import plan  # noqa: E402
 from imagenet_family.labels import classes  # noqa: E402

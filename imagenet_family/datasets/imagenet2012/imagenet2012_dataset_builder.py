@@ -20,7 +20,7 @@ _SPLITS = {
 }
 
 
-class Builder(ArchiveBuilder, skip_registration=True):
+class Builder(ArchiveBuilder):
     """Builder of imagenet2012."""
 
     DATASET = facts.DATASET

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from imagenet_family.datasets import ilsvrc
 from imagenet_family.datasets.dataset import Dataset, SourceFile, Split
-from imagenet_family.datasets.imagenet2012_multilabel import annotations, metrics
+from imagenet_family.datasets.imagenet2012_multilabel import labels, metrics
 from imagenet_family.metrics.accuracy import STANDARD
 
 _EXAMPLES = 20_000
 _FILES = (
     ilsvrc.VALIDATION_FILE,
-    SourceFile("human_accuracy_v3.0.0.json", annotations.count, _EXAMPLES),
+    SourceFile("human_accuracy_v3.0.0.json", labels.count, _EXAMPLES),
 )
 
 DATASET = Dataset(

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
-from imagenet_family.datasets.imagenet2012_multilabel import annotations, facts
+from imagenet_family.datasets.imagenet2012_multilabel import facts, labels
 from imagenet_family.examples.table import Examples, Ragged
 
 _URL = (
@@ -18,7 +18,7 @@ _URL = (
 )
 
 
-class Builder(ArchiveBuilder, skip_registration=True):
+class Builder(ArchiveBuilder):
     """Builder of imagenet2012_multilabel."""
 
     DATASET = facts.DATASET
@@ -36,7 +36,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
                 {
                     "image": features.image(),
                     "original_label": features.label(),
-                    **{f"{kind}_multi_labels": features.label_list() for kind in annotations.KINDS},
+                    **{f"{kind}_multi_labels": features.label_list() for kind in labels.KINDS},
                     "is_problematic": tfds.features.Tensor(shape=(), dtype=np.bool_),
                     "file_name": tfds.features.Text(),
                 }
@@ -47,7 +47,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
         archive = ilsvrc.find_archives(dl_manager, ilsvrc.VALIDATION)[ilsvrc.VALIDATION]
-        found = annotations.read_multilabel(self._fetch(dl_manager, _URL))
+        found = labels.read_multilabel(self._fetch(dl_manager, _URL))
         index = self._index(dl_manager, archive)
         return {
             "validation": self._generate_examples(index, found, found.images),
@@ -59,8 +59,8 @@ class Builder(ArchiveBuilder, skip_registration=True):
     def _generate_examples(
         self,
         index: ArchiveIndex,
-        found: annotations.Multilabel,
-        images: Mapping[bytes, annotations.LabelLists],
+        found: labels.Multilabel,
+        images: Mapping[bytes, labels.LabelLists],
     ) -> Examples:
         rows = ilsvrc.rows_named(index, images, _URL)
         names = index.names[rows]
@@ -69,7 +69,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
             "original_label": ilsvrc.validation_labels(index)[rows],
             "is_problematic": np.array([name in found.problematic for name in names], bool),
         }
-        for kind in annotations.KINDS:
+        for kind in labels.KINDS:
             lists = [images[name][kind] for name in names]
             columns[f"{kind}_multi_labels"] = Ragged.from_lists(lists)
         return Examples.from_index(index, columns, rows)

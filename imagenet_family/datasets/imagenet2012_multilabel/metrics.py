@@ -95,16 +95,17 @@ def imagenet_m(labels: Labels, predictions: Any, *, level: float = LEVEL) -> Ima
 
 
 def _is_correct(labels: Labels, top_k: np.ndarray) -> np.ndarray:
-    return labels.column("correct_multi_labels", _DATASET).contain(top_k[:, 0])
+    return labels.sets("correct_multi_labels", _DATASET).contain(top_k[:, 0])
 
 
 def _is_let_pass(labels: Labels, top_k: np.ndarray) -> np.ndarray:
-    correct = _is_correct(labels, top_k)
-    return correct | labels.column("unclear_multi_labels", _DATASET).contain(top_k[:, 0])
+    let_pass: np.ndarray = _is_correct(labels, top_k)
+    let_pass |= labels.sets("unclear_multi_labels", _DATASET).contain(top_k[:, 0])
+    return let_pass
 
 
 def _is_clean(labels: Labels) -> np.ndarray:
-    return ~labels.column("is_problematic", _DATASET)
+    return ~labels.flags("is_problematic", _DATASET)
 
 
 def _mistakes(labels: Labels, hits: Hits, level: float = LEVEL) -> ImagenetM:
@@ -114,8 +115,8 @@ def _mistakes(labels: Labels, hits: Hits, level: float = LEVEL) -> ImagenetM:
             labels.file_name[row],
             int(labels.label[row]),
             int(hits.predicted[row]),
-            labels.column("correct_multi_labels", _DATASET).of(row),
-            labels.column("unclear_multi_labels", _DATASET).of(row),
+            labels.sets("correct_multi_labels", _DATASET).of(row),
+            labels.sets("unclear_multi_labels", _DATASET).of(row),
         )
         for row in rows
     )

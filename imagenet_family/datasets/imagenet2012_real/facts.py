@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from imagenet_family.datasets import ilsvrc
 from imagenet_family.datasets.dataset import Dataset, SourceFile, Split
-from imagenet_family.datasets.imagenet2012_real import annotations
+from imagenet_family.datasets.imagenet2012_real import labels
 from imagenet_family.datasets.imagenet2012_real.metrics import REAL_ACCURACY, real_accuracy
 from imagenet_family.metrics.accuracy import STANDARD
 
-_REAL = SourceFile("real.json", annotations.count, ilsvrc.VALIDATION_EXAMPLES)
+_REAL = SourceFile("real.json", labels.count, ilsvrc.VALIDATION_EXAMPLES)
 
 DATASET = Dataset(
     {

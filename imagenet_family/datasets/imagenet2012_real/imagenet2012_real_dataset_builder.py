@@ -8,13 +8,13 @@ from etils import epath
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
-from imagenet_family.datasets.imagenet2012_real import annotations, facts
-from imagenet_family.examples.table import Examples, Ragged
+from imagenet_family.datasets.imagenet2012_real import facts, labels
+from imagenet_family.examples.table import Column, Examples, Ragged
 
 _URL = "https://raw.githubusercontent.com/google-research/reassessed-imagenet/master/real.json"
 
 
-class Builder(ArchiveBuilder, skip_registration=True):
+class Builder(ArchiveBuilder):
     """Builder of imagenet2012_real."""
 
     DATASET = facts.DATASET
@@ -42,9 +42,9 @@ class Builder(ArchiveBuilder, skip_registration=True):
         return {"validation": self._generate_examples(self._index(dl_manager, archive), listed)}
 
     def _generate_examples(self, index: ArchiveIndex, listed: epath.Path) -> Examples:
-        columns = {
+        columns: dict[str, Column] = {
             "file_name": index.names,
             "original_label": ilsvrc.validation_labels(index),
-            "real_label": Ragged.from_lists(annotations.read_real(listed, index.names)),
+            "real_label": Ragged.from_lists(labels.read_real(listed, index.names)),
         }
         return Examples.from_index(index, columns)

@@ -6,7 +6,7 @@ from typing import Any
 
 from imagenet_family.metrics.intervals import LEVEL
 from imagenet_family.metrics.label_columns import Labels, LabelSets
-from imagenet_family.metrics.metric import Metric
+from imagenet_family.metrics.metric import Metric, over_images
 from imagenet_family.metrics.results import Accuracy
 
 
@@ -26,13 +26,14 @@ def real_accuracy(labels: Labels, predictions: Any, *, level: float = LEVEL) -> 
 
 
 def _real(labels: Labels) -> LabelSets:
-    return labels.column("real_label", "imagenet2012_real")
+    return labels.sets("real_label", "imagenet2012_real")
 
 
 REAL_ACCURACY = Metric(
     "real_accuracy",
     "ReaL",
     right=lambda labels, top_k: _real(labels).contain(top_k[:, 0]),
+    average=over_images,
     counted=lambda labels: _real(labels).sizes() > 0,
     reason="no reassessed label: no class was found to fit the image",
 )

@@ -17,7 +17,7 @@ from imagenet_family.labels import label_files
 _ROOT = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets"
 
 
-class Builder(ArchiveBuilder, skip_registration=True):
+class Builder(ArchiveBuilder):
     """Builder of imagenet2012_subset."""
 
     DATASET = facts.DATASET

@@ -21,7 +21,7 @@ _DESCRIPTIONS = {
 }
 
 
-class Builder(ArchiveBuilder, skip_registration=True):
+class Builder(ArchiveBuilder):
     """Builder of imagenet_v2."""
 
     DATASET = facts.DATASET
