@@ -46,13 +46,13 @@ def replace(module: Any, name: str, new: Any) -> None:
 def write_bare(task: Any) -> Any:
     """Writes a shard and does nothing else; loses what is needed to write one with checks."""
     from imagenet_family.copies import ArchiveReader
-    from imagenet_family.shards import write
+    from imagenet_family.shards import shard
 
-    if write.atomic_file is not _straight:
-        replace(write, "atomic_file", _straight)
-        write.RecordDigest.add = _count
+    if shard.atomic_file is not _straight:
+        replace(shard, "atomic_file", _straight)
+        shard.RecordDigest.add = _count
         ArchiveReader._read = _read
-    return write.write_shard(task.examples, task.path, task.file_format)
+    return shard.write_shard(task.examples, task.path, task.file_format)
 
 
 @contextlib.contextmanager
@@ -205,18 +205,18 @@ class _Kept:
 
     def __init__(self) -> None:
         from imagenet_family.copies import ArchiveReader
-        from imagenet_family.shards import write
+        from imagenet_family.shards import shard
 
-        self._add, self._read = write.RecordDigest.add, ArchiveReader._read
-        self._atomic_file = write.atomic_file
+        self._add, self._read = shard.RecordDigest.add, ArchiveReader._read
+        self._atomic_file = shard.atomic_file
 
     def restore(self) -> None:
         from imagenet_family.copies import ArchiveReader
-        from imagenet_family.shards import write
+        from imagenet_family.shards import shard
 
-        if write.atomic_file is _straight:
-            replace(write, "atomic_file", self._atomic_file)
-            write.RecordDigest.add, ArchiveReader._read = self._add, self._read
+        if shard.atomic_file is _straight:
+            replace(shard, "atomic_file", self._atomic_file)
+            shard.RecordDigest.add, ArchiveReader._read = self._add, self._read
 
 
 def compare_builds(arguments: list[str], data_dir: Path, rounds: int) -> None:

@@ -19,22 +19,14 @@ import numpy as np
 from etils import epath
 
 from imagenet_family.errors import BuildError
-from imagenet_family.shards import webdataset
+from imagenet_family.shards import formats, tfrecord
 from imagenet_family.shards.digest import Record
-from imagenet_family.shards.write import write_tfrecord
 from imagenet_family.storage.files import write_error
 from imagenet_family.storage.stores import is_local
 
 if TYPE_CHECKING:
-    from imagenet_family.examples.plan import Plan, SplitPlan
+    from imagenet_family.examples.plan import SplitPlan
 
-# Bytes beside each record in TFRecord files; formats that compress have less.
-_RECORD_OVERHEAD = 16
-# In array_record files with one record a chunk, at most: chunk headers and index entry of a record,
-# a header in each block, and two times up to a block to fill up.
-_ARRAY_RECORD_OVERHEAD = 80
-_ARRAY_RECORD_BLOCK = 1 << 16
-_ARRAY_RECORD_BLOCK_HEADER = 24
 # Files that a process has open beside those of its workers: libraries, archives, terminals.
 _DESCRIPTORS = 64
 _DESCRIPTORS_PER_WORKER = 8
@@ -77,7 +69,7 @@ def estimate(
         BuildError: Nothing can be written there.
         ImagenetFamilyError: An image of the trial cannot be read.
     """
-    needed = sum(file_bytes(plan, file_format) for plan in plans)
+    needed = sum(map(formats.named(file_format).file_bytes, plans))
     written = bytes_in(staged)
     if not is_local(staged):
         return Estimate(needed, written, None, None)
@@ -89,18 +81,6 @@ def estimate(
         largest = max(plans, key=lambda plan: plan.num_bytes)
         seconds = _trial(largest, folder, max(0, needed - written), workers)
     return Estimate(needed, written, shutil.disk_usage(folder).free, seconds)
-
-
-def file_bytes(plan: Plan, file_format: str) -> int:
-    """Gives the bytes of a split's files: exact for TFRecord, at most these for other formats."""
-    num_bytes = plan.num_bytes
-    if file_format == webdataset.FORMAT:
-        return num_bytes + webdataset.MAX_OVERHEAD * plan.num_examples
-    if file_format == "array_record":
-        num_bytes += _ARRAY_RECORD_OVERHEAD * plan.num_examples
-        num_bytes += num_bytes // _ARRAY_RECORD_BLOCK * _ARRAY_RECORD_BLOCK_HEADER
-        return num_bytes + 2 * _ARRAY_RECORD_BLOCK * plan.num_shards
-    return num_bytes + _RECORD_OVERHEAD * plan.num_examples
 
 
 def bytes_in(folder: epath.Path) -> int:
@@ -174,7 +154,7 @@ def _trial(plan: SplitPlan, folder: epath.Path, left: int, workers: int) -> floa
         with tempfile.TemporaryFile(dir=folder) as file:
             for parts in first.take(np.arange(count)).records():
                 record = Record.of(parts)
-                write_tfrecord(file, record)
+                tfrecord.write_record(file, record)
                 moved += record.size
             file.flush()
     except OSError as error:

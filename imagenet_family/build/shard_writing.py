@@ -16,6 +16,7 @@ from imagenet_family.build import preflight
 from imagenet_family.build.staging import ShardTask
 from imagenet_family.examples.plan import Plan, ShardCounter, SplitPlan
 from imagenet_family.examples.table import Ragged
+from imagenet_family.shards import formats
 from imagenet_family.shards.digest import ShardResult
 from imagenet_family.storage import files
 
@@ -90,7 +91,7 @@ def write_splits(
     """
     plans = [_as_settled(plan, output) for plan in plans]
     num_bytes = sum(plan.num_bytes for plan in plans)
-    needed = sum(preflight.file_bytes(plan, output.file_format) for plan in plans)
+    needed = sum(map(formats.named(output.file_format).file_bytes, plans))
     preflight.check(output.folder, needed, workers)
     runner.expect(num_bytes, sum(plan.num_shards for plan in plans))
     results: dict[str, ShardResult] = {}

@@ -24,10 +24,9 @@ from absl import logging
 from etils import epath
 
 from imagenet_family.errors import BuildError
-from imagenet_family.examples.table import Examples
-from imagenet_family.shards import manifest, read
+from imagenet_family.examples.plan import ShardExamples
+from imagenet_family.shards import check_shard, manifest, write_shard
 from imagenet_family.shards.digest import ShardResult
-from imagenet_family.shards.write import write_shard
 from imagenet_family.storage import stores
 from imagenet_family.storage.files import TEMPORARY_SUFFIX, atomic_file, write_error
 from imagenet_family.storage.locks import file_lock
@@ -47,7 +46,7 @@ _WORKERS_LINGER = 3.0
 class ShardTask:
     """One shard to write: an independent piece of work for any process or machine."""
 
-    examples: Examples
+    examples: ShardExamples
     path: str
     file_format: str
 
@@ -61,7 +60,7 @@ def ensure_shard(task: ShardTask) -> ShardResult:
     path = epath.Path(task.path)
     noted = noted_result(path)
     if noted is not None:
-        check = read.check_shard(path, task.file_format, noted, _note(path).name)
+        check = check_shard(path, task.file_format, noted, _note(path).name)
         if check.problem is None:
             return noted
         logging.warning("%s It is written again.", check.problem)

@@ -22,7 +22,7 @@ from imagenet_family.cli import arguments
 from imagenet_family.cli.build import quiet_tfds, report
 from imagenet_family.examples import images
 from imagenet_family.labels import classes
-from imagenet_family.shards import read
+from imagenet_family.shards import read_records
 from imagenet_family.storage.resources import resource_path
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _examples(builder: ArchiveBuilder, split: str) -> Iterator[tuple]:
 
     info = builder.info
     for path in info.splits[split].filepaths:
-        for record in read.read_records(path, info.file_format.value):
+        for record in read_records(path, info.file_format.value):
             feature = tf_example_pb2.Example.FromString(record).features.feature
             label_name = "label" if "label" in feature else "original_label"
             label = feature[label_name].int64_list.value[0]

@@ -20,7 +20,7 @@ from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
 from imagenet_family.examples.table import Examples, LazyExamples
-from imagenet_family.shards import manifest, prepared, saved_labels
+from imagenet_family.shards import manifest, prepared, prepared_labels
 from imagenet_family.storage import reads, stores
 from imagenet_family.storage.files import flush, write_error
 
@@ -156,16 +156,16 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             self._planned(dataclasses.replace(download_config, download_mode=mode), download_dir)
 
     def _save_labels(self, download_dir: epath.PathLike | None) -> None:
-        """Saves the labels, for the evaluation of models, where reading them takes long."""
-        if not self._written or prepared.skips_images(self.info.file_format.value, self.data_path):
+        """Saves the labels, for the evaluation of models: to read them takes long."""
+        if not self._written:
             return
         splits = prepared.prepared_splits(self)
         folder = reads.absolute(self.index_dir(download_dir))
         for plan in self._written:
             if plan.split in published.MEASURED_SPLITS[self.name]:
                 columns = plan.examples.take(plan.order).columns
-                split = splits[plan.split]
-                saved_labels.save(folder, split, saved_labels.identity(split), columns)
+                sizes = plan.record_sizes[plan.order]
+                prepared_labels.save_labels(splits[plan.split], folder, columns, sizes)
 
     def _discard_half(self) -> None:
         """Removes a dataset that appeared in part: object stores copy when TFDS renames."""

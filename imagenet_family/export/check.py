@@ -10,7 +10,7 @@ from etils import epath
 
 from imagenet_family import progress
 from imagenet_family.build import processes
-from imagenet_family.shards import manifest, read, webdataset
+from imagenet_family.shards import check_shard, manifest, webdataset
 from imagenet_family.shards.digest import ShardResult, count
 from imagenet_family.storage.stores import is_local
 
@@ -97,7 +97,7 @@ def _compare(folder: epath.Path, info: Mapping[str, Split], recorded: manifest.S
 def _check_shard(task: tuple[str, ShardResult]) -> str | None:
     """Says what is wrong with a shard."""
     path, expected = task
-    return read.check_shard(path, webdataset.FORMAT, expected).problem
+    return check_shard(path, webdataset.FORMAT, expected).problem
 
 
 def read_info(folder: epath.Path) -> dict[str, Split]:

@@ -88,7 +88,7 @@ def export_webdataset(
         if from_prepared:
             found = _choose(prepared.prepared_splits(builder), splits).values()
             plans = [plan.with_num_shards(num_shards) if num_shards else plan for plan in found]
-            identity = source = prepared.identity(plans)
+            identity = source = prepared.source_digest(plans)
         else:
             tables = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
             chosen = _choose(tables, splits)
@@ -118,7 +118,7 @@ def export_webdataset(
             show_progress=show_progress,
         )
         # An archive is recognised by each of its readers; the shards of a dataset are not.
-        if from_prepared and prepared.identity(plans) != identity:
+        if from_prepared and prepared.source_digest(plans) != identity:
             raise BuildError(
                 f"{builder.data_path} changed while it was exported. Run the same command again."
             )

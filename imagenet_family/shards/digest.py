@@ -1,4 +1,4 @@
-"""Serialized examples on their way to a file or from one: counted, and digested."""
+"""Serialized examples on their way to a file or from one: counted, digested, buffered."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import dataclasses
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO, Literal, cast
 
 import google_crc32c
+from etils import epath
+
+from imagenet_family.storage.stores import is_local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +79,10 @@ class RecordDigest:
         self._count = self._bytes = 0
         self._sha = hashlib.sha256()
 
-    def watch(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Passes records on."""
-        for record in records:
+    def watch(self, records: Iterable[tuple[bytes, ...]]) -> Iterator[Record]:
+        """Measures records, each in pieces, and passes them on."""
+        for parts in records:
+            record = Record.of(parts)
             self.add(record)
             yield record
 
@@ -93,6 +97,9 @@ class RecordDigest:
         return ShardResult(self._count, self._bytes, self._sha.hexdigest())
 
 
-def masked_crc(crc: int) -> int:
-    """Masks a CRC-32C as TFRecord files hold it, so that it can itself be checksummed."""
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+def open_shard(path: epath.Path, mode: Literal["rb", "wb"]) -> BinaryIO:
+    """Opens a file to be read or written from front to back."""
+    # A large buffer makes one system call of a record's pieces; without it there would be one for
+    # each.
+    opened = open(path, mode, buffering=1 << 20) if is_local(path) else path.open(mode)
+    return cast(BinaryIO, opened)

@@ -20,12 +20,12 @@ from imagenet_family.shards.prepared import PreparedSplit, shard_stamps
 from imagenet_family.storage import reads
 from imagenet_family.storage.npz import DAMAGED
 
-_FORMAT = 1
+_FORMAT = 2
 _MAX_BYTES = 1 << 30
 
 
-def identity(plan: PreparedSplit) -> str:
-    """Gives what a prepared split is recognised by without reading it.
+def state_of(plan: PreparedSplit) -> str:
+    """Gives by what it is noticed, without reading a shard, that a prepared split is another one.
 
     Raises:
         BuildError: A shard is missing.
@@ -34,13 +34,13 @@ def identity(plan: PreparedSplit) -> str:
     return json.dumps([_FORMAT, plan.split, plan.lengths, features, shard_stamps(plan)])
 
 
-def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] | None:
+def load(folder: str, plan: PreparedSplit, state: str) -> dict[str, Column] | None:
     """Gives the columns that were saved of a split, or None if there are none that can be used."""
     path = _path(folder, plan)
     try:
         raw = reads.read_whole(path, limit=_MAX_BYTES)
         with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-            if arrays["identity"].item() != identity:
+            if arrays["identity"].item() != state:
                 return None
             columns: dict[str, Any] = {}
             for name in arrays.files:
@@ -59,9 +59,9 @@ def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] |
         return None
 
 
-def save(folder: str, plan: PreparedSplit, identity: str, columns: Mapping[str, Column]) -> None:
+def save(folder: str, plan: PreparedSplit, state: str, columns: Mapping[str, Column]) -> None:
     """Saves the columns of a split; failing to is only a warning."""
-    arrays = {"identity": np.array(identity)}
+    arrays = {"identity": np.array(state)}
     for name, column in sorted(columns.items()):
         if isinstance(column, Ragged):
             arrays[f"{name}/values"], arrays[f"{name}/ends"] = column.values, column.ends

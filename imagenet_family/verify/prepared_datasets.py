@@ -17,7 +17,7 @@ from etils import epath
 from imagenet_family import DATASETS, progress
 from imagenet_family.build import processes
 from imagenet_family.errors import BuildError, ImagenetFamilyError, MissingFileError, UsageError
-from imagenet_family.shards import manifest, read
+from imagenet_family.shards import check_shard, manifest
 from imagenet_family.shards.digest import ShardResult
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -183,10 +183,11 @@ def check(
     shards = tuple(reports[task.path] for task in tasks)
     for name, expected in num_bytes.items():
         sizes = [shard.num_bytes for shard in shards if shard.split == name]
-        if None not in sizes and sum(sizes) != expected:
+        found = sum(size for size in sizes if size is not None)
+        if None not in sizes and found != expected:
             problems.append(
                 f"{folder}: split {name!r}: expected {expected:,} bytes of records, as "
-                f"dataset_info.json says, found {sum(sizes):,}. {_BUILD_AGAIN}."
+                f"dataset_info.json says, found {found:,}. {_BUILD_AGAIN}."
             )
     full_name = info.full_name
     return PreparedReport(
@@ -228,7 +229,7 @@ def _check_shard(task: _ShardTask) -> ShardReport:
     if not epath.Path(task.path).exists():
         problem = f"{task.path} is missing. {_BUILD_AGAIN}."
         return ShardReport(task.split, task.path, None, None, None, (problem,))
-    check = read.check_shard(task.path, task.file_format, task.recorded)
+    check = check_shard(task.path, task.file_format, task.recorded)
     problems = [check.problem] if check.problem else []
     found = check.found
     if found is None:

@@ -18,10 +18,9 @@ from pathlib import Path
 import tensorflow_datasets  # noqa: F401 (before forking, so that each build starts at once)
 from tensorflow_datasets.core.utils import shard_utils
 
-from imagenet_family import cli, errors
+from imagenet_family import cli, errors, shards
 from imagenet_family.build import processes
 from imagenet_family.cli import build as _  # noqa: F401
-from imagenet_family.shards import read
 from imagenet_family.shards.digest import ShardResult
 
 TIMEOUT = 600
@@ -229,6 +228,6 @@ def _whole_shards(parent: Path) -> dict[str, int]:
         with contextlib.suppress(OSError, ValueError, TypeError, errors.BuildError):
             noted = ShardResult(**json.loads(note.read_text()))
             file_format = re.search(r"\.(\w+)-\d{5}-of-", shard.name)[1]
-            if read.summarize(shard, file_format) == noted:
+            if shards.summarize(shard, file_format) == noted:
                 found[shard.name] = shard.stat().st_ino
     return found
