@@ -17,7 +17,6 @@ from etils import epath
 
 from imagenet_family.errors import UsageError
 from imagenet_family.examples.lazy import LazyMapping
-from imagenet_family.shards.digest import Record, ShardResult
 from imagenet_family.storage import stores
 from imagenet_family.storage.files import flush_folder
 from imagenet_family.storage.stores import is_local
@@ -142,15 +141,21 @@ def shard_namer(builder: Any) -> Callable[[str, int, int], str]:
     return name
 
 
-def split_info(builder: Any, split: str, shards: Iterable[ShardResult]) -> Any:
-    """Makes the `tfds.core.SplitInfo` of a written split."""
+def split_info(builder: Any, split: str, shard_lengths: Iterable[int], num_bytes: int) -> Any:
+    """Makes the `tfds.core.SplitInfo` of a written split.
+
+    Args:
+        builder: The builder of the dataset.
+        split: The name of the split.
+        shard_lengths: Number of examples in each shard.
+        num_bytes: Bytes of all examples.
+    """
     from tensorflow_datasets.core import splits
 
-    shards = list(shards)
     return splits.SplitInfo(
         name=split,
-        shard_lengths=[shard.num_examples for shard in shards],
-        num_bytes=sum(shard.num_bytes for shard in shards),
+        shard_lengths=list(shard_lengths),
+        num_bytes=num_bytes,
         filename_template=builder._get_filename_template(split_name=split),
     )
 
@@ -250,7 +255,7 @@ def check_writable(file_format: Any) -> None:
         )
 
 
-def write_shard(path: epath.Path, records: Iterable[Record], file_format: str) -> None:
+def write_shard(path: epath.Path, records: Iterable[bytes], file_format: str) -> None:
     """Writes a shard through TFDS, in a format that only TFDS can write.
 
     Args:
@@ -264,8 +269,9 @@ def write_shard(path: epath.Path, records: Iterable[Record], file_format: str) -
     from tensorflow_datasets.core import file_adapters, writer
 
     check_writable(file_format)
-    examples = ((row, b"".join(record.parts)) for row, record in enumerate(records))
-    writer.ExampleWriter(file_adapters.FileFormat.from_value(file_format)).write(path, examples)
+    writer.ExampleWriter(file_adapters.FileFormat.from_value(file_format)).write(
+        path, enumerate(records)
+    )
 
 
 def record_reader(file_format: str) -> Callable[[epath.Path], Iterator[bytes]]:

@@ -263,7 +263,12 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         manifest.write(target, file_format, shards)
         self._written = plans
         return [
-            tfds_internals.split_info(self, split, results.values())
+            tfds_internals.split_info(
+                self,
+                split,
+                [shard.num_examples for shard in results.values()],
+                sum(shard.num_bytes for shard in results.values()),
+            )
             for split, results in shards.items()
         ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ _CSS = {
 }
 _MARKERS = {LINE_CONFIG: "o", "imagenet_v2/threshold-0.7": "^", "imagenet_v2/topimages": "s"}
 _SIZE = (4.4, 3.5)  # inches; small, so that the text is readable on a phone
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
     "text.parse_math": False,

@@ -136,7 +136,7 @@ def _some(names: np.ndarray) -> str:
 def _classes() -> tuple[tuple[str, str], ...]:
     """Returns the (wnid, name) of each class, in order of the class ids."""
     _, *lines = _read("classes.tsv").splitlines()
-    return tuple(tuple(line.split("\t")) for line in lines)
+    return tuple((wnid, name) for wnid, name in (line.split("\t") for line in lines))
 
 
 def _read(name: str) -> str:

@@ -51,7 +51,8 @@ class _ThroughTfds:
     def write(self, path: epath.Path, examples: ShardExamples, digest: RecordDigest) -> None:
         from imagenet_family import tfds_internals
 
-        tfds_internals.write_shard(path, digest.watch(examples.records()), self._name)
+        records = (b"".join(record.parts) for record in digest.watch(examples.records()))
+        tfds_internals.write_shard(path, records, self._name)
 
     def read(self, path: epath.Path) -> Iterator[bytes]:
         from imagenet_family import tfds_internals

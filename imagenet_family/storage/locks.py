@@ -13,14 +13,14 @@ from absl import logging
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 # What network file systems say that are mounted without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def file_lock(path: str | os.PathLike, busy: str) -> Iterator[bool]:
+def file_lock(path: str | os.PathLike[str], busy: str) -> Iterator[bool]:
     """Holds a lock file; another process that holds it is waited for.
 
     The lock ends with the process, however that dies. On a file system without locks there is
@@ -43,7 +43,7 @@ def file_lock(path: str | os.PathLike, busy: str) -> Iterator[bool]:
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _lock(descriptor: int, path: str | os.PathLike, busy: str) -> bool:
+def _lock(descriptor: int, path: str | os.PathLike[str], busy: str) -> bool:
     if fcntl is None:
         return False
     try:
