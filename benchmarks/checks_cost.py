@@ -46,10 +46,10 @@ def replace(module: Any, name: str, new: Any) -> None:
 def write_bare(task: Any) -> Any:
     """Writes a shard and does nothing else; loses what is needed to write one with checks."""
     from imagenet_family.copies import ArchiveReader
-    from imagenet_family.shards import shard
+    from imagenet_family.shards import shard, tfrecord
 
-    if shard.atomic_file is not _straight:
-        replace(shard, "atomic_file", _straight)
+    if tfrecord.whole_file is not _straight:
+        replace(tfrecord, "whole_file", _straight)
         shard.RecordDigest.add = _count
         ArchiveReader._read = _read
     return shard.write_shard(task.examples, task.path, task.file_format)
@@ -57,7 +57,8 @@ def write_bare(task: Any) -> Any:
 
 @contextlib.contextmanager
 def _straight(path: Any) -> Iterator[Any]:
-    yield path
+    with open(path, "wb", buffering=1 << 20) as file:
+        yield file
 
 
 def _count(self: Any, record: Any) -> None:
@@ -205,17 +206,17 @@ class _Kept:
 
     def __init__(self) -> None:
         from imagenet_family.copies import ArchiveReader
-        from imagenet_family.shards import shard
+        from imagenet_family.shards import shard, tfrecord
 
         self._add, self._read = shard.RecordDigest.add, ArchiveReader._read
-        self._atomic_file = shard.atomic_file
+        self._whole_file = tfrecord.whole_file
 
     def restore(self) -> None:
         from imagenet_family.copies import ArchiveReader
-        from imagenet_family.shards import shard
+        from imagenet_family.shards import shard, tfrecord
 
-        if shard.atomic_file is _straight:
-            replace(shard, "atomic_file", self._atomic_file)
+        if tfrecord.whole_file is _straight:
+            replace(tfrecord, "whole_file", self._whole_file)
             shard.RecordDigest.add, ArchiveReader._read = self._add, self._read
 
 

@@ -6,19 +6,17 @@ import contextlib
 import errno
 import functools
 import os
-import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
-from etils import epath
 from numpy.typing import NDArray
 
 from imagenet_family.examples.plan import Plan, ShardExamples
-from imagenet_family.shards.digest import RecordDigest
-from imagenet_family.storage.stores import is_local
+from imagenet_family.shards.digest import Record, RecordDigest
+from imagenet_family.storage.files import whole_name
+from imagenet_family.storage.paths import PathLike
 
 # At most, with one record a chunk: chunk headers and index entry of a record, a header in each
 # block, and two times up to a block to fill up.
@@ -29,21 +27,19 @@ _TOGETHER = 256  # records in memory at once; with 64, reading takes twice as lo
 _READER_OPTIONS = "readahead_buffer_size:0"
 
 
-def write(path: epath.Path, examples: ShardExamples, digest: RecordDigest) -> None:
+def write(path: PathLike, examples: ShardExamples, digest: RecordDigest) -> None:
     """Writes a file; see `formats.Format`."""
     from array_record.python import array_record_module
 
-    if not is_local(path):  # the library writes local files only
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / path.name
-            write(epath.Path(local), examples, digest)
-            with local.open("rb") as source, path.open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 24)
-        return
+    with whole_name(path) as name:  # the library writes local files only
+        _write(array_record_module, name, digest.watch(examples.records()))
+
+
+def _write(library: Any, path: str, records: Iterable[Record]) -> None:
     # One record a group: a reader fetches single records.
-    writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
+    writer = library.ArrayRecordWriter(path, "group_size:1")
     try:
-        for record in digest.watch(examples.records()):
+        for record in records:
             writer.write(b"".join(record.parts))
     except BaseException:
         with contextlib.suppress(RuntimeError):
@@ -56,7 +52,7 @@ def write(path: epath.Path, examples: ShardExamples, digest: RecordDigest) -> No
         raise OSError(code, str(error)) from error
 
 
-def read(path: epath.Path) -> Iterator[bytes]:
+def read(path: PathLike) -> Iterator[bytes]:
     """Reads a file; see `formats.Format`."""
     from array_record.python import array_record_module
 

@@ -1,4 +1,4 @@
-"""Serialized examples on their way to a file or from one: counted, digested, buffered."""
+"""Serialized examples on their way to a file or from one: counted, and digested."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import dataclasses
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any
 
 import google_crc32c
-from etils import epath
-
-from imagenet_family.storage.stores import is_local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +92,3 @@ class RecordDigest:
     def result(self) -> ShardResult:
         """Gives what has passed so far."""
         return ShardResult(self._count, self._bytes, self._sha.hexdigest())
-
-
-def open_shard(path: epath.Path, mode: Literal["rb", "wb"]) -> BinaryIO:
-    """Opens a file to be read or written from front to back."""
-    # A large buffer makes one system call of a record's pieces; without it there would be one for
-    # each.
-    opened = open(path, mode, buffering=1 << 20) if is_local(path) else path.open(mode)
-    return cast(BinaryIO, opened)

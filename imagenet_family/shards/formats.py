@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from imagenet_family.examples.plan import Plan, ShardExamples
 from imagenet_family.shards import array_record, tfrecord, webdataset
 from imagenet_family.shards.digest import RecordDigest
+from imagenet_family.storage.files import whole_name
+from imagenet_family.storage.paths import PathLike
 
 
 class Format(Protocol):
@@ -21,10 +23,10 @@ class Format(Protocol):
     raises: `shard` says it in words.
     """
 
-    def write(self, path: epath.Path, examples: ShardExamples, digest: RecordDigest) -> None:
-        """Writes examples, in their order, to a file, and digests their records."""
+    def write(self, path: PathLike, examples: ShardExamples, digest: RecordDigest) -> None:
+        """Writes examples, in their order, to a file, whole or not at all; digests the records."""
 
-    def read(self, path: epath.Path) -> Iterator[bytes]:
+    def read(self, path: PathLike) -> Iterator[bytes]:
         """Reads the records of a file in order, and checks what checksums it has."""
 
     def open_records(self, path: str, sizes: NDArray[np.int64]) -> Callable[[int], bytes] | None:
@@ -48,16 +50,17 @@ class _ThroughTfds:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def write(self, path: epath.Path, examples: ShardExamples, digest: RecordDigest) -> None:
+    def write(self, path: PathLike, examples: ShardExamples, digest: RecordDigest) -> None:
         from imagenet_family import tfds_internals
 
         records = (b"".join(record.parts) for record in digest.watch(examples.records()))
-        tfds_internals.write_shard(path, records, self._name)
+        with whole_name(path) as name:
+            tfds_internals.write_shard(epath.Path(name), records, self._name)
 
-    def read(self, path: epath.Path) -> Iterator[bytes]:
+    def read(self, path: PathLike) -> Iterator[bytes]:
         from imagenet_family import tfds_internals
 
-        yield from tfds_internals.record_reader(self._name)(path)
+        yield from tfds_internals.record_reader(self._name)(epath.Path(path))
 
     def open_records(self, path: str, sizes: NDArray[np.int64]) -> None:
         return None

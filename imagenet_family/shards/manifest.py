@@ -16,7 +16,7 @@ from etils import epath
 
 from imagenet_family.errors import BuildError, MissingFileError
 from imagenet_family.shards.digest import ShardResult
-from imagenet_family.storage.files import atomic_file
+from imagenet_family.storage.files import write_bytes
 
 NAME = "shards.json"
 
@@ -62,8 +62,7 @@ def write(folder: epath.Path, file_format: str, splits: Splits, source: str | No
             for split, shards in splits.items()
         },
     }
-    with atomic_file(folder / NAME) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+    write_bytes(folder / NAME, json.dumps(content, indent=1).encode())
 
 
 def read(folder: epath.Path) -> Manifest:

@@ -235,13 +235,13 @@ def source_digest(plans: Iterable[PreparedSplit]) -> str:
     return sha.hexdigest()
 
 
-def shard_stamps(plan: PreparedSplit) -> list[tuple[str, int, int]]:
+def shard_stamps(plan: PreparedSplit) -> list[tuple[str, int, int | str]]:
     """Gives by what the shards of a split are recognised without reading them.
 
     Raises:
         BuildError: A shard is missing.
     """
-    stamps = []
+    stamps: list[tuple[str, int, int | str]] = []
     for path in plan.paths:
         try:
             stamps.append((reads.absolute(path), *stamp(path)))

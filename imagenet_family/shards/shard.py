@@ -6,16 +6,14 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
-from etils import epath
-
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.examples.plan import ShardExamples
 from imagenet_family.shards import formats, manifest
 from imagenet_family.shards.digest import RecordDigest, ShardResult
-from imagenet_family.storage.files import atomic_file
+from imagenet_family.storage.paths import PathLike
 
 
-def write_shard(examples: ShardExamples, path: epath.PathLike, file_format: str) -> ShardResult:
+def write_shard(examples: ShardExamples, path: PathLike, file_format: str) -> ShardResult:
     """Writes examples, in their order, to one file.
 
     The file appears under its name only when it is whole.
@@ -32,12 +30,11 @@ def write_shard(examples: ShardExamples, path: epath.PathLike, file_format: str)
         UsageError: The format cannot be written.
     """
     digest = RecordDigest()
-    with atomic_file(epath.Path(path)) as temporary:
-        formats.named(file_format).write(temporary, examples, digest)
+    formats.named(file_format).write(path, examples, digest)
     return digest.result()
 
 
-def read_records(path: epath.PathLike, file_format: str) -> Iterator[bytes]:
+def read_records(path: PathLike, file_format: str) -> Iterator[bytes]:
     """Reads the records of one shard in order.
 
     Args:
@@ -49,19 +46,19 @@ def read_records(path: epath.PathLike, file_format: str) -> Iterator[bytes]:
         BuildError: The file is missing or damaged.
     """
     try:
-        yield from formats.named(file_format).read(epath.Path(path))
+        yield from formats.named(file_format).read(path)
     except ImagenetFamilyError:
         raise
     except Exception as error:  # each format's library has its own exceptions
         raise unreadable(path, error) from error
 
 
-def unreadable(path: epath.PathLike, error: Exception) -> BuildError:
+def unreadable(path: PathLike, error: Exception) -> BuildError:
     """Says what keeps a shard from being read."""
     return BuildError(f"Shard {os.fspath(path)} cannot be read: {error}. Build or export it again.")
 
 
-def summarize(path: epath.PathLike, file_format: str) -> ShardResult:
+def summarize(path: PathLike, file_format: str) -> ShardResult:
     """Reads a whole shard and says what it holds.
 
     Raises:
@@ -87,7 +84,7 @@ class ShardCheck:
 
 
 def check_shard(
-    path: epath.PathLike,
+    path: PathLike,
     file_format: str,
     recorded: ShardResult | None,
     recorded_in: str = manifest.NAME,

@@ -13,13 +13,13 @@ from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
-from etils import epath
 from numpy.typing import NDArray
 
 from imagenet_family.errors import BuildError
 from imagenet_family.examples.plan import Plan, ShardExamples
-from imagenet_family.shards.digest import Record, RecordDigest, open_shard
-from imagenet_family.storage.stores import is_local
+from imagenet_family.shards.digest import Record, RecordDigest
+from imagenet_family.storage.files import open_read, whole_file
+from imagenet_family.storage.paths import PathLike, is_local
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
@@ -28,9 +28,9 @@ _OVERHEAD = _HEADER.size + _CRC.size
 _MAX_RECORD = 1 << 31  # protobuf's own limit; a larger length is damage, not a record
 
 
-def write(path: epath.Path, examples: ShardExamples, digest: RecordDigest) -> None:
+def write(path: PathLike, examples: ShardExamples, digest: RecordDigest) -> None:
     """Writes a file; see `formats.Format`."""
-    with open_shard(path, "wb") as file:
+    with whole_file(path) as file:
         for record in digest.watch(examples.records()):
             write_record(file, record)
 
@@ -42,9 +42,9 @@ def write_record(file: BinaryIO, record: Record) -> None:
     file.writelines((header, *record.parts, _CRC.pack(_masked(record.crc))))
 
 
-def read(path: epath.Path) -> Iterator[bytes]:
+def read(path: PathLike) -> Iterator[bytes]:
     """Reads a file; see `formats.Format`."""
-    with open_shard(path, "rb") as file:
+    with open_read(path) as file:
         offset = 0
         while header := file.read(_HEADER.size):
             record = _read_record(file, path, offset, header)
@@ -72,7 +72,7 @@ def file_bytes(plan: Plan) -> int:
     return plan.num_bytes + _OVERHEAD * plan.num_examples
 
 
-def _read_record(file: BinaryIO, path: epath.PathLike, offset: int, header: bytes) -> bytes:
+def _read_record(file: BinaryIO, path: PathLike, offset: int, header: bytes) -> bytes:
     """Reads the record of a header at an offset."""
     if len(header) < _HEADER.size:
         raise _damaged(path, offset, "the file ends inside a record's header")
@@ -95,7 +95,7 @@ def _masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _damaged(path: epath.PathLike, offset: int, problem: str) -> BuildError:
+def _damaged(path: PathLike, offset: int, problem: str) -> BuildError:
     return BuildError(
         f"Shard {os.fspath(path)} is damaged at offset {offset}: {problem}. "
         "Build or export it again."

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
-from etils import epath
 from numpy.typing import NDArray
 
 from imagenet_family.copies.tar import headers
@@ -26,7 +26,9 @@ from imagenet_family.examples import images, tf_example
 from imagenet_family.examples.plan import Plan, ShardExamples
 from imagenet_family.examples.table import FILE_NAME, IMAGE
 from imagenet_family.labels import classes
-from imagenet_family.shards.digest import Record, RecordDigest, open_shard
+from imagenet_family.shards.digest import Record, RecordDigest
+from imagenet_family.storage.files import open_read, whole_file
+from imagenet_family.storage.paths import PathLike
 
 FORMAT = "webdataset"
 ALTERNATIVE_LABELS = {"real_label": "real"}
@@ -57,7 +59,7 @@ _MISUNDERSTANDINGS = (
 _encode_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-def write(path: epath.Path, examples: ShardExamples, digest: RecordDigest) -> None:
+def write(path: PathLike, examples: ShardExamples, digest: RecordDigest) -> None:
     """Writes a file; see `formats.Format`.
 
     Raises:
@@ -65,14 +67,14 @@ def write(path: epath.Path, examples: ShardExamples, digest: RecordDigest) -> No
     """
     keys: dict[str, str] = {}
     length = 0
-    with open_shard(path, "wb") as file:
+    with whole_file(path) as file:
         for _, example in examples:
             name = example[FILE_NAME]
             same = keys.setdefault(sample_key(name), name)
             if same != name:
                 raise DuplicateKeyError(
-                    f"{same} and {name} would be one sample of a shard, as a WebDataset key has "
-                    "neither suffix nor dots. Rename one of them."
+                    f"{os.fspath(path)}: {same} and {name} would be one sample, as a WebDataset "
+                    "key has neither suffix nor dots. Rename one of them."
                 )
             digest.add(Record.of(record(example)))
             pieces = sample(example)
@@ -81,9 +83,9 @@ def write(path: epath.Path, examples: ShardExamples, digest: RecordDigest) -> No
         file.write(tar_end(length))
 
 
-def read(path: epath.Path) -> Iterator[bytes]:
+def read(path: PathLike) -> Iterator[bytes]:
     """Reads the records that the samples of a file were made of; see `formats.Format`."""
-    with open_shard(path, "rb") as file:
+    with open_read(path) as file:
         for example in read_samples(file):
             yield b"".join(record(example))
 
