@@ -75,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
     _grid(prepared).save(png, "PNG")
     picture.write_bytes(png.getvalue())
     print(f"Their first examples: {picture}")
-    name = prepared[-1].info.full_name.rpartition("/")[0]
-    print(f"Load one: tfds.load({name!r}, split='test', data_dir={str(folder)!r})")
+    last = prepared[-1]
+    split = next(iter(last.info.splits))
+    print(f"Load one: tfds.load({last.config_name!r}, {split=}, data_dir={str(folder)!r})")
     return 0
 
 

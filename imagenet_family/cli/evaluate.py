@@ -120,9 +120,9 @@ def _is_dataset(text: str) -> bool:
     name = text.partition(":")[0]
     if name.partition("/")[0] not in DATASETS:
         return False
-    from imagenet_family.datasets import published
+    from imagenet_family.datasets import catalogue
 
-    return name in DATASETS or name in published.SPLITS
+    return name in DATASETS or name in catalogue.all_splits()
 
 
 def _model_and_file(text: str) -> tuple[str | None, str]:

@@ -14,7 +14,7 @@ from etils import epath
 from imagenet_family import copies, progress, tfds_internals
 from imagenet_family.build import options, preflight, processes, shard_writing, staging
 from imagenet_family.build.build_plan import BuildPlan
-from imagenet_family.datasets import published
+from imagenet_family.datasets import dataset
 from imagenet_family.downloads import fetching, known_files
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.examples.lazy import LazyMapping
@@ -33,7 +33,13 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Subclasses give `_info`, `_split_generators` and `_generate_examples` as any TFDS builder
     does. Because their splits are `Examples`, the shards are planned from the index and written
     independently of each other; were they any other iterable, TFDS would write them.
+
+    Attributes:
+        DATASET: What is known of the dataset besides: which files its splits are built from and
+            what models are measured by on them, so that it can be verified and evaluated.
     """
+
+    DATASET = dataset.Dataset({})
 
     def __init__(
         self,
@@ -76,6 +82,16 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @classmethod
     def _checksums_path(cls) -> epath.Path:
         return known_files.checksums_path(cls.name)
+
+    @property
+    def config_name(self) -> str:
+        """The dataset's name with its config, such as `imagenet_v2/topimages`."""
+        return f"{self.name}/{self.builder_config.name}" if self.builder_config else self.name
+
+    @property
+    def facts(self) -> Mapping[str, dataset.Split]:
+        """What is known of each split, by name."""
+        return self.DATASET.splits(self.builder_config.name if self.builder_config else None)
 
     def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
         """Makes the `DatasetInfo`; see `tfds.core.DatasetBuilder.dataset_info_from_configs`."""
@@ -162,7 +178,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         splits = prepared.prepared_splits(self)
         folder = reads.absolute(self.index_dir(download_dir))
         for plan in self._written:
-            if plan.split in published.MEASURED_SPLITS[self.name]:
+            if plan.split in dataset.measured(self.facts):
                 columns = plan.examples.take(plan.order).columns
                 sizes = plan.record_sizes[plan.order]
                 prepared_labels.save_labels(splits[plan.split], folder, columns, sizes)
@@ -242,7 +258,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         download_config: tfds.download.DownloadConfig,
         runner: shard_writing.Runner,
     ) -> Sequence[tfds.core.SplitInfo]:
-        for difference in published.differences(self.info.full_name, splits):
+        for difference in dataset.differences(self.info.full_name, self.facts, splits):
             logging.warning("%s", difference)
         plans = self._plan(splits, download_config)
         file_format = self.info.file_format.value
