@@ -11,17 +11,16 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from imagenet_family import copies, progress, tfds_internals
+from imagenet_family import copies, downloads, progress, tfds_internals
 from imagenet_family.build import options, preflight, processes, shard_writing, staging
 from imagenet_family.build.build_plan import BuildPlan
 from imagenet_family.datasets import dataset
-from imagenet_family.downloads import fetching, known_files
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
 from imagenet_family.examples.table import Examples, LazyExamples
 from imagenet_family.shards import manifest, prepared, prepared_labels
-from imagenet_family.storage import reads, stores
+from imagenet_family.storage import files, stores
 from imagenet_family.storage.files import flush, write_error
 
 _CACHE_FOLDER = "imagenet_family"
@@ -81,7 +80,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @tfds.core.utils.classproperty
     @classmethod
     def _checksums_path(cls) -> epath.Path:
-        return known_files.checksums_path(cls.name)
+        return downloads.checksums_path(cls.name)
 
     @property
     def config_name(self) -> str:
@@ -176,7 +175,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not self._written:
             return
         splits = prepared.prepared_splits(self)
-        folder = reads.absolute(self.index_dir(download_dir))
+        folder = self.index_dir(download_dir)
         for plan in self._written:
             if plan.split in dataset.measured(self.facts):
                 columns = plan.examples.take(plan.order).columns
@@ -364,10 +363,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _fetch(self, dl_manager: tfds.download.DownloadManager, url: str) -> epath.Path:
         """Gives the file of a URL: from manual_dir, the cache of downloads, or the network."""
-        verify = self.verify_checksums
-        if verify is None:
-            verify = known_files.verify_by_default()
-        return fetching.fetch(dl_manager, url, verify=verify)
+        return downloads.fetch(dl_manager, url, verify=self.verify_checksums)
 
     def _lazy(
         self,
@@ -384,7 +380,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Indexes an archive; the index is kept with the downloads."""
         if self._on_archive is not None and stores.is_local(archive):
             with contextlib.suppress(OSError):
-                self._on_archive(epath.Path(archive).stat().length)
+                self._on_archive(files.size(archive))
         return copies.index_archive(
             archive,
             cache_dir=self.index_dir(dl_manager.download_dir),

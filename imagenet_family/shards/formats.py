@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
-from etils import epath
 from numpy.typing import NDArray
 
 from imagenet_family.examples.plan import Plan, ShardExamples
@@ -55,12 +55,12 @@ class _ThroughTfds:
 
         records = (b"".join(record.parts) for record in digest.watch(examples.records()))
         with whole_name(path) as name:
-            tfds_internals.write_shard(epath.Path(name), records, self._name)
+            tfds_internals.write_shard(name, records, self._name)
 
     def read(self, path: PathLike) -> Iterator[bytes]:
         from imagenet_family import tfds_internals
 
-        yield from tfds_internals.record_reader(self._name)(epath.Path(path))
+        yield from tfds_internals.record_reader(self._name)(os.fspath(path))
 
     def open_records(self, path: str, sizes: NDArray[np.int64]) -> None:
         return None

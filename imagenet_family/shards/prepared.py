@@ -19,8 +19,8 @@ from imagenet_family.errors import BuildError, MissingFileError
 from imagenet_family.examples.plan import shard_boundaries
 from imagenet_family.examples.table import FILE_NAME, key_of
 from imagenet_family.shards.shard import read_records
-from imagenet_family.storage import reads
 from imagenet_family.storage.files import stamp
+from imagenet_family.storage.paths import absolute
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -244,7 +244,7 @@ def shard_stamps(plan: PreparedSplit) -> list[tuple[str, int, int | str]]:
     stamps: list[tuple[str, int, int | str]] = []
     for path in plan.paths:
         try:
-            stamps.append((reads.absolute(path), *stamp(path)))
+            stamps.append((absolute(path), *stamp(path)))
         except OSError as error:
             raise BuildError(
                 f"Shard {path} cannot be read: {error}. Build the dataset again."

@@ -9,12 +9,10 @@ then reads each label at a place of its own, at some 120 a second.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from etils import epath
 from numpy.typing import NDArray
 
 from imagenet_family import progress
@@ -23,6 +21,7 @@ from imagenet_family.examples.table import IMAGE, Column, Ragged
 from imagenet_family.shards import formats, saved_labels
 from imagenet_family.shards.prepared import PreparedSplit, parse_record
 from imagenet_family.shards.shard import unreadable
+from imagenet_family.storage.paths import PathLike, absolute
 
 # Bytes of each record, kept with the columns: in some formats they tell where it is. No feature
 # has such a name.
@@ -44,7 +43,7 @@ class PreparedLabels:
 
 
 def read_labels(
-    plan: PreparedSplit, folder: epath.PathLike, *, show_progress: bool = True
+    plan: PreparedSplit, folder: PathLike, *, show_progress: bool = True
 ) -> PreparedLabels:
     """Reads the labels of a prepared split in its order.
 
@@ -56,7 +55,7 @@ def read_labels(
     Raises:
         BuildError: A file is missing, damaged, or not of this dataset.
     """
-    folder = os.fspath(epath.Path(folder).expanduser())
+    folder = absolute(folder)
     state = saved_labels.state_of(plan)
     columns = saved_labels.load(folder, plan, state)
     if columns is None:
@@ -69,7 +68,7 @@ def read_labels(
 
 def save_labels(
     plan: PreparedSplit,
-    folder: epath.PathLike,
+    folder: PathLike,
     columns: Mapping[str, Column],
     record_sizes: NDArray[np.int64],
 ) -> None:
@@ -84,7 +83,7 @@ def save_labels(
     """
     if int(record_sizes.sum()) == plan.num_bytes:
         state = saved_labels.state_of(plan)
-        saved_labels.save(os.fspath(folder), plan, state, {**columns, _SIZE: record_sizes})
+        saved_labels.save(absolute(folder), plan, state, {**columns, _SIZE: record_sizes})
 
 
 def _read(plan: PreparedSplit, show_progress: bool) -> dict[str, Column]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -35,6 +36,8 @@ _VERSION = (
     "mtime",
     "created",
 )
+# Seconds before another attempt at a request that failed; some packages retry by themselves, too.
+_PAUSES = (0.2, 1.0, 4.0)
 # Requests that are under way at once: a copy takes seconds.
 _REQUESTS = 32
 
@@ -68,6 +71,24 @@ def filesystem(path: PathLike) -> tuple[Any, str]:
         ) from error
     found.invalidate_cache(name)
     return found, name
+
+
+def retried(request: Callable[[], Any]) -> Any:
+    """Gives what a request gives, made again after a pause or more where it may have been luck.
+
+    Raises:
+        Exception: Whatever the package that talks to the store raises.
+    """
+    pauses = iter(_PAUSES)
+    while True:
+        try:
+            return request()
+        except Exception as error:
+            lasting = isinstance(error, FileNotFoundError | PermissionError)
+            pause = None if lasting else next(pauses, None)
+            if pause is None:
+                raise
+            time.sleep(pause)
 
 
 def info(path: PathLike) -> dict[str, Any] | None:
