@@ -12,7 +12,7 @@ from imagenet_family import progress
 from imagenet_family.build import processes
 from imagenet_family.shards import check_shard, manifest, webdataset
 from imagenet_family.shards.digest import ShardResult, count
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage.paths import is_local
 
 INFO = "_info.json"
 """Beside the shards: what timm reads of them."""
