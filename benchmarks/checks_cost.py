@@ -73,6 +73,7 @@ def leave_out() -> None:
     """Takes all that serves resuming and checking out of the builds of this process."""
     from imagenet_family.build import preflight, shard_writing, staging
     from imagenet_family.datasets import builder
+    from imagenet_family.shards import manifest
 
     class Straight:
         def __init__(self, dataset: Any, identity: str) -> None:
@@ -93,7 +94,7 @@ def leave_out() -> None:
         pass
 
     staging.Staging, staging.build_lock = Straight, no_lock
-    staging.announce = staging.clear = shard_writing.write_manifest = preflight.check = nothing
+    staging.announce = staging.clear = manifest.write = preflight.check = nothing
     shard_writing.identity = lambda *args: ""
     preflight.estimate = lambda *args: preflight.Estimate(0, 0, None, None)
     builder.ArchiveBuilder._discard_half = nothing
@@ -104,6 +105,7 @@ def time_steps(seconds: dict[str, float]) -> None:
     """Lets the builds of this process add up what their steps take."""
     from imagenet_family.build import preflight, shard_writing, staging
     from imagenet_family.datasets import builder
+    from imagenet_family.shards import manifest
 
     def timed(owner: Any, name: str) -> None:
         original = getattr(owner, name)
@@ -120,7 +122,8 @@ def time_steps(seconds: dict[str, float]) -> None:
         setattr(owner, name, run)
 
     for owner, *names in (
-        (shard_writing, "identity", "write_manifest"),
+        (shard_writing, "identity"),
+        (manifest, "write"),
         (staging, "announce", "clear"),
         (staging.Staging, "open", "publish"),
         (preflight, "estimate", "check"),

@@ -33,15 +33,15 @@ from apache_beam.runners.runner import PipelineResult
 from etils import epath
 
 from imagenet_family import errors
-from imagenet_family.storage import stores
 from imagenet_family.build import staging
+from imagenet_family.build.staging import ShardTask
 from imagenet_family.copies import Fingerprint
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 from imagenet_family.examples.table import Column, Examples, Ragged
-from imagenet_family.storage.files import TEMPORARY_SUFFIX, write_error
 from imagenet_family.shards.digest import ShardResult
+from imagenet_family.storage import stores
+from imagenet_family.storage.files import TEMPORARY_SUFFIX, write_error
 from imagenet_family.storage.stores import is_local
-from imagenet_family.build.staging import ShardTask
 
 _TASK_SUFFIX = ".task"
 _ERROR_SUFFIX = ".error"

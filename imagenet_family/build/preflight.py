@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils import epath
 
-from imagenet_family.shards import webdataset
 from imagenet_family.errors import BuildError
-from imagenet_family.storage.files import write_error
+from imagenet_family.shards import webdataset
 from imagenet_family.shards.digest import Record
-from imagenet_family.storage.stores import is_local
 from imagenet_family.shards.write import write_tfrecord
+from imagenet_family.storage.files import write_error
+from imagenet_family.storage.stores import is_local
 
 if TYPE_CHECKING:
     from imagenet_family.examples.plan import Plan, SplitPlan

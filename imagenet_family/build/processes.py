@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+from absl import logging
 
 from imagenet_family.errors import BuildError, UsageError
 
@@ -36,12 +39,16 @@ Result = TypeVar("Result")
 def default_workers() -> int:
     """Number of worker processes: $IMAGENET_FAMILY_WORKERS, or one for each usable core.
 
+    Usable are those that this process may run on, as far as a container's CPU quota lets it.
+
     Raises:
         UsageError: The variable holds no positive number.
     """
     value = os.environ.get(WORKERS_VARIABLE)
     if value is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        import loky
+
+        return loky.cpu_count()
     if not value.isascii() or not value.isdigit() or int(value) < 1:
         raise UsageError(f"${WORKERS_VARIABLE} is {value!r}; it must be a positive number.")
     return int(value)
@@ -81,16 +88,28 @@ class WorkerPool(Generic[Task, Result]):
         import loky
 
         fork = alone and _CAN_FORK
-        if not fork:
-            resource_tracker.ensure_running()  # whose start would let signals through again
-        self._executor = loky.ProcessPoolExecutor(
-            workers,
-            context=_fork_context() if fork else None,
-            initializer=_start_worker,
-            initargs=(os.getpid(), self._work),
-        )
-        with _interrupts_held():
-            self._executor.submit(os.getpid)  # the first task starts all of them
+        try:
+            # Asked first: loky lets an assertion fail, half-way through its start.
+            if multiprocessing.current_process().daemon:
+                raise OSError("a daemonic process may have no processes of its own")
+            if not fork:
+                resource_tracker.ensure_running()  # whose start would let signals through again
+            self._executor = loky.ProcessPoolExecutor(
+                workers,
+                context=_fork_context() if fork else None,
+                initializer=_start_worker,
+                initargs=(os.getpid(), self._work),
+            )
+            with _interrupts_held():
+                self._executor.submit(os.getpid)  # the first task starts all of them
+        except (OSError, ImportError) as error:  # an ImportError where there are no semaphores
+            self.close()
+            self.workers = 1
+            logging.warning(
+                "Worker processes cannot be started here (%s), so that this process does all the "
+                "work alone. They need room in /dev/shm and the right to have child processes.",
+                error,
+            )
 
     def __call__(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
         """Does all tasks.

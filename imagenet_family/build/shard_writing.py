@@ -17,7 +17,6 @@ from imagenet_family.shards.digest import ShardResult
 from imagenet_family.storage import files
 from imagenet_family.storage.paths import PathLike, join
 
-MANIFEST = "shards.json"
 # Another one when the same plan no longer gives the same bytes, or staging folders change.
 _FORMAT = 2
 
@@ -169,31 +168,3 @@ def content_digest(plans: Iterable[SplitPlan]) -> str:
             sha.update(array.dtype.str.encode())
             sha.update(array.tobytes())
     return sha.hexdigest()
-
-
-def write_manifest(
-    folder: PathLike,
-    file_format: str,
-    splits: Mapping[str, Mapping[str, ShardResult]],
-    source: str | None = None,
-) -> None:
-    """Records what every shard holds, for `imagenet-family verify`.
-
-    Args:
-        folder: The folder of the shards.
-        file_format: A value of `tfds.core.FileFormat`, or `'webdataset'`.
-        splits: What each shard holds, by split and file name.
-        source: By what to recognise what the shards were made from, if that is of use.
-
-    Raises:
-        BuildError: The file cannot be written.
-    """
-    manifest = {
-        "file_format": file_format,
-        **({"identity": source} if source else {}),
-        "splits": {
-            split: {name: dataclasses.asdict(result) for name, result in shards.items()}
-            for split, shards in splits.items()
-        },
-    }
-    files.write_bytes(join(folder, MANIFEST), json.dumps(manifest, indent=1).encode())

@@ -22,13 +22,14 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 from absl import logging
+from etils import epath
 
 from imagenet_family.errors import BuildError
 from imagenet_family.examples.table import Examples
-from imagenet_family.shards import read
+from imagenet_family.shards import manifest, read
 from imagenet_family.shards.digest import ShardResult
 from imagenet_family.shards.write import write_shard
 from imagenet_family.storage import files
@@ -59,12 +60,14 @@ def ensure_shard(task: ShardTask) -> ShardResult:
     Raises:
         ImagenetFamilyError: See `write_shard`.
     """
-    noted = noted_result(task.path)
-    if noted is not None and _holds(task.path, task.file_format, noted):
-        return noted
+    noted, note = noted_result(task.path), note_path(task.path)
+    if noted is not None:
+        check = read.check_shard(task.path, task.file_format, noted, name_of(note))
+        if check.problem is None:
+            return noted
+        logging.warning("%s It is written again.", check.problem)
     result = write_shard(task.examples, task.path, task.file_format)
-    note = json.dumps(dataclasses.asdict(result), sort_keys=True)
-    files.write_bytes(note_path(task.path), note.encode())
+    files.write_bytes(note, json.dumps(dataclasses.asdict(result), sort_keys=True).encode())
     return result
 
 
@@ -72,8 +75,8 @@ def noted_result(shard: PathLike) -> ShardResult | None:
     """Gives what the note of a shard says that it holds; None if there is no such note."""
     # Whatever the note holds, it only counts if the shard's own content agrees.
     try:
-        return ShardResult(**json.loads(files.read_bytes(note_path(shard))))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return ShardResult.from_json(json.loads(files.read_bytes(note_path(shard))))
+    except (OSError, *manifest.MALFORMED):
         return None
 
 
@@ -85,14 +88,6 @@ def note_path(shard: PathLike, suffix: str = ".json") -> str:
 def notes_folder(folder: PathLike) -> str:
     """Gives the folder of all such files, for a folder of shards."""
     return f"{os.fspath(folder)}{_NOTES}"
-
-
-def _holds(path: str, file_format: str, noted: ShardResult) -> bool:
-    try:
-        return read.summarize(path, file_format) == noted
-    except BuildError as error:
-        logging.warning("%s It is written again.", error)
-        return False
 
 
 class Staging:
@@ -149,16 +144,24 @@ class Staging:
         with _explained(self.target):
             self._publish(flush)
 
-    def keep_only(self, shards: Collection[str]) -> None:
-        """Names the shards of the dataset; whatever else is in the folder is of killed builds.
+    def record(
+        self, shards: manifest.Splits, file_format: str, source: str | None = None
+    ) -> None:
+        """Writes the manifest of the shards, and removes what killed builds left beside them.
+
+        Args:
+            shards: What each shard holds.
+            file_format: See `manifest.write`.
+            source: See `manifest.write`.
 
         Raises:
-            BuildError: Something cannot be removed.
+            BuildError: Something cannot be written or removed.
         """
-        self._shards = frozenset(shards)
+        self._shards = frozenset().union(*shards.values())
         with _explained(self.folder):
             for name in set(files.listing(self.folder)) - self._shards:
                 files.remove_tree(join(self.folder, name))
+        manifest.write(epath.Path(self.folder), file_format, shards, source)
 
     def _publish(self, flush: bool) -> None:
         names = files.listing(self.folder)

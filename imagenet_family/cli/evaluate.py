@@ -91,7 +91,7 @@ def read_files(texts: Sequence[str]) -> dict[str, list]:
     files: dict[str, list[evaluation.PredictionFile]] = {}
     for text in dict.fromkeys(texts):
         named, path = _model_and_file(text)
-        model = named or epath.Path(path).stem
+        model = named or epath.Path(path.removesuffix(".gz")).stem
         if not named and model in files:
             raise UsageError(
                 f"{text}: a model is called {model!r} already. Give files their model's name: "

@@ -281,8 +281,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             build.runner,
             workers=plan.workers,
         )
-        build.stage.keep_only([name for results in shards.values() for name in results])
-        shard_writing.write_manifest(build.stage.folder, file_format, shards)
+        build.stage.record(shards, file_format)
         return [
             tfds_internals.split_info(self, split, results.values())
             for split, results in shards.items()

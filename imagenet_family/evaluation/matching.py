@@ -33,6 +33,9 @@ def match(
     common must agree on it, but a file for one config of ImageNetV2 is not compared with those for
     another, which may have other images of the same names.
 
+    A file without names has the predictions of a split in the order of its sorted file names: of
+    the only one that has as many images.
+
     Args:
         model: Name of the model, for messages.
         files: Its predictions.
@@ -40,8 +43,10 @@ def match(
 
     Raises:
         EvaluationError: An image has no prediction, or several that differ; or a file has
-            predictions for images that none of the splits has.
+            predictions for images that none of the splits has, or for no split of as many images,
+            or for several.
     """
+    files = [_named(model, file, splits) for file in files]
     _check_names(model, files, splits)
     tables = [_Table(file) for file in files]
     matched = [_match(model, tables, split) for split in splits]
@@ -53,6 +58,23 @@ def match(
                 "other files have all images there. Name the dataset that it is for, or remove it."
             )
     return matched
+
+
+def _named(model: str, file: PredictionFile, splits: Sequence[LabelledSplit]) -> PredictionFile:
+    """Gives a file whose predictions have names."""
+    if file.predictions.file_names is not None:
+        return file
+    count = len(file.predictions)
+    # Several datasets have the same validation images.
+    found = {tuple(sorted(s.labels.file_name)) for s in splits if len(s.labels) == count}
+    if len(found) != 1:
+        sizes = ", ".join(f"{split.title} ({len(split.labels):,})" for split in splits)
+        raise EvaluationError(
+            f"{file.path}: {count:,} predictions of {model!r} without file names, and "
+            f"{'several splits have' if found else 'no split has'} so many images: {sizes}. Write "
+            "the file names too, as in `imagenet-family predictions-template`."
+        )
+    return PredictionFile(file.path, Predictions(file.predictions.top_k, found.pop()))
 
 
 class _Table:

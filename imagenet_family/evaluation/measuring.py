@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from imagenet_family.errors import EvaluationError
+from imagenet_family.evaluation import class_orders
 from imagenet_family.evaluation.label_sources import IMAGENET_M, V2, LabelledSplit
 from imagenet_family.metrics import accuracy
 from imagenet_family.metrics.compare import PairedDifference, compare
@@ -197,6 +198,9 @@ def measure(
                     f"{split.title}: no top-5 accuracy of {model}, whose predictions have "
                     f"{k} class{'' if k == 1 else 'es'} an image."
                 )
+            suspicion = class_orders.suspicion(split.labels, values)
+            if suspicion is not None:
+                notes.append(f"{split.title}: {model} {suspicion}.")
             results.append(_measure(split, model, values, level))
         for first, second in itertools.combinations(found, 2):
             differences += _differences(split, first, second, found, level)

@@ -1,47 +1,68 @@
-"""Prediction files: CSV, JSON lines, Parquet and NPZ.
+"""Prediction files: CSV, JSON lines, JSON, Parquet, NPZ and NPY.
 
-Every format has the same columns, one row an image:
+Every format but NPY has the same columns, one row an image:
 
-- `file_name`: the image, as in the dataset's feature `file_name`;
+- `file_name` (or `filename`): the image, as in the dataset's feature `file_name`;
 - and one of
   - `prediction`: the best class, as a class id or a wnid;
-  - `top5`: the five best classes, best first, as class ids or wnids: a list in JSON lines and
-    Parquet, an array of shape (n, 5) in NPZ, separated by blanks in CSV;
-  - `logits`: 1,000 logits or probabilities, in the order of the class ids: a list in JSON lines
-    and Parquet, an array of shape (n, 1000) in NPZ; not in CSV.
+  - `top5`: the five best classes, best first, as class ids or wnids: a list in JSON and Parquet,
+    an array of shape (n, 5) in NPZ, separated by blanks in CSV;
+  - `logits`: 1,000 logits or probabilities, in the order of the class ids: a list in JSON and
+    Parquet, an array of shape (n, 1000) in NPZ; not in CSV;
+  - `index`, or `index_0`, `index_1`, …: the best classes, as timm's `inference.py` writes them with
+    `--include-index`, and `prob` or `logit` where it writes those of all classes.
 
-Other columns are ignored. The suffix of the file says the format.
+Other columns are ignored. NPY holds one array in the order of the sorted file names: class ids of
+shape (n,) or (n, k), or logits of shape (n, 1000). The suffix of the file says the format, before
+a `.gz` if it is compressed.
 """
 
+from __future__ import annotations
+
 import csv
+import gzip
 import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from imagenet_family.errors import EvaluationError, MissingFileError, UsageError
+from imagenet_family.evaluation import prediction_formats as formats
 from imagenet_family.labels.classes import NUM_CLASSES
 from imagenet_family.metrics import label_columns
 from imagenet_family.metrics.predictions import TOP_K, Predictions, as_predictions
-from imagenet_family.storage.npz import DAMAGED
 
+_NAME_COLUMNS = ("file_name", "filename")
 _VALUE_COLUMNS = ("prediction", "top5", "logits")
-# A thousand logits are about 20 kB of text.
-_MAX_LINE_BYTES = 1 << 20
-_MAX_ARRAY_BYTES = 4 << 30
-_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_INDEX, _SCORES = "index", ("logit", "prob")  # of timm
+_BEST = "index"  # the best classes, any number of them
+# pandas makes floats of class ids where one of them was missing.
+_INTEGER = re.compile(r"(-?[0-9]{1,9})(?:\.0*)?")
+
+
+class _Chosen(NamedTuple):
+    """Which columns are read, and what they hold: one of `_VALUE_COLUMNS` or `_BEST`."""
+
+    names: str
+    values: tuple[str, ...]
+    kind: str
 
 
 def read_predictions(path: epath.PathLike) -> Predictions:
     """Reads a prediction file; see the module for its columns.
 
     Args:
-        path: A file with the suffix `.csv`, `.jsonl`, `.parquet` or `.npz`.
+        path: A file with the suffix `.csv`, `.jsonl`, `.json`, `.parquet`, `.npz` or `.npy`; the
+            first three may be compressed (`.csv.gz`).
+
+    Returns:
+        The predictions; those of an NPY file have no file names.
 
     Raises:
         MissingFileError: There is no such file.
@@ -49,20 +70,25 @@ def read_predictions(path: epath.PathLike) -> Predictions:
         EvaluationError: The file is damaged, lacks a column, or a prediction cannot be used.
     """
     path = epath.Path(path)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
+    name = path.name.lower()
+    suffix = epath.Path(name.removesuffix(".gz")).suffix
+    if suffix not in (*_READERS, ".npy") or (name.endswith(".gz") and suffix not in _TEXT):
         raise UsageError(
-            f"{path}: a prediction file ends in {', '.join(_READERS)}; found {path.suffix!r}."
+            f"{path}: a prediction file ends in {', '.join(_READERS)} or .npy; found "
+            f"{path.suffix!r}."
         )
     if not path.exists():
         raise MissingFileError(f"{path}: there is no such prediction file.")
     try:
         with path.open("rb") as file:
-            columns = reader(file)
-        return _predictions(columns)
+            if suffix == ".npy":
+                return _of_array(formats.read_npy(file))
+            if name.endswith(".gz"):
+                return _of_columns(gzip.open(file), _READERS[suffix])
+            return _of_columns(file, _READERS[suffix])
     except EvaluationError as error:
         raise EvaluationError(f"{path}: {error}") from None
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:  # the last two of gzip
         raise EvaluationError(f"{path}: cannot be read: {error}.") from error
 
 
@@ -95,12 +121,74 @@ def write_template(path: epath.PathLike, file_names: Iterable[str]) -> None:
     path.write_bytes(text.getvalue().encode())
 
 
-def _predictions(columns: Mapping[str, Any]) -> Predictions:
-    names = label_columns.file_names(columns["file_name"])
+_Reader = Callable[[BinaryIO, formats.Choose], Mapping[str, Any]]
+
+_READERS: dict[str, _Reader] = {
+    ".csv": formats.read_csv,
+    ".jsonl": formats.read_json_lines,
+    ".json": formats.read_json,
+    ".parquet": formats.read_parquet,
+    ".npz": formats.read_npz,
+}
+_TEXT = (".csv", ".jsonl", ".json")
+
+
+def _of_columns(file: BinaryIO, reader: _Reader) -> Predictions:
+    chosen = _Chosen("", (), "")
+
+    def choose(found: Iterable[str]) -> tuple[str, ...]:
+        nonlocal chosen
+        chosen = _choose(list(found))
+        if chosen.kind == "logits" and reader is formats.read_csv:
+            raise EvaluationError(
+                "logits are not read from CSV: write them as .npz, or the five best classes as "
+                "top5."
+            )
+        return (chosen.names, *chosen.values)
+
+    columns = reader(file, choose)
+    names = label_columns.file_names(columns[chosen.names])
+    values: Any = columns[chosen.values[0]]
+    if len(chosen.values) > 1:
+        values = [list(row) for row in zip(*(columns[name] for name in chosen.values), strict=True)]
+    return _predictions(names, values, chosen)
+
+
+def _choose(found: list[str]) -> _Chosen:
+    """Says which columns have the predictions, by their names."""
+    names = [name for name in found if name in _NAME_COLUMNS]
+    own = [name for name in found if name in _VALUE_COLUMNS]
+    if len(names) == 1 and len(own) == 1:
+        return _Chosen(names[0], (own[0],), own[0])
+    if len(names) == 1 and not own:
+        ranked = list(
+            itertools.takewhile(found.__contains__, (f"{_INDEX}_{i}" for i in range(NUM_CLASSES)))
+        )
+        if ranked or found.count(_INDEX) == 1:
+            return _Chosen(names[0], tuple(ranked or [_INDEX]), _BEST)
+        scores = [name for name in found if name in _SCORES]
+        if len(scores) == 1 and "label" not in found:
+            return _Chosen(names[0], (scores[0],), "logits")
+    raise EvaluationError(
+        f"expected the column file_name and one of {', '.join(_VALUE_COLUMNS)} (or {_INDEX}, as "
+        "timm's inference.py writes with --include-index); found the columns "
+        f"{label_columns.some(found)}."
+    )
+
+
+def _of_array(values: np.ndarray) -> Predictions:
+    """Gives the predictions of an array in the order of the file names."""
+    if not values.size:
+        raise EvaluationError("the file has no predictions.")
+    if values.dtype.kind == "f" and values.ndim == 2:
+        return Predictions.from_scores(values)
+    return as_predictions(_classes(values))
+
+
+def _predictions(names: tuple[str, ...], values: Any, chosen: _Chosen) -> Predictions:
+    column = chosen.values[0]
     if not names:
         raise EvaluationError("the file has no predictions.")
-    (column,) = columns.keys() - {"file_name"}
-    values = columns[column]
     if len(values) != len(names):
         raise EvaluationError(
             f"{len(names):,} file names, but {len(values):,} entries in {column}."
@@ -111,23 +199,29 @@ def _predictions(columns: Mapping[str, Any]) -> Predictions:
             f"{len(empty):,} of {len(names):,} images have no {column}: "
             f"{label_columns.some(empty)}. Predict every image."
         )
-    if column == "logits":
+    if chosen.kind == "logits":
         return Predictions.from_scores(_floats(values), names)
-    predictions = as_predictions(values, names)
-    if column == "top5" and predictions.top_k.shape[1] != TOP_K:
+    classes = _classes(values, split=chosen.kind != "prediction")
+    if chosen.kind == _BEST:
+        classes = [row[:TOP_K] if isinstance(row, list) else row for row in classes]
+    predictions = as_predictions(classes, names)
+    found = predictions.top_k.shape[1]
+    if chosen.kind == "top5" and found != TOP_K:
+        raise EvaluationError(f"top5: expected five classes an image, found {found}.")
+    if chosen.kind == "prediction" and found != 1:
         raise EvaluationError(
-            f"top5: expected five classes an image, found {predictions.top_k.shape[1]}."
-        )
-    if column == "prediction" and predictions.top_k.shape[1] != 1:
-        raise EvaluationError(
-            f"prediction: expected one class an image, found {np.shape(values)[1]} values; several "
-            "classes go into the column top5, logits into logits."
+            f"prediction: expected one class an image, found {np.shape(classes)[1]} values; "
+            "several classes go into the column top5, logits into logits."
         )
     return predictions
 
 
 def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value)
+    if isinstance(value, str):
+        return not value.strip(" []")
+    if isinstance(value, float):  # NaN is how pandas says that there is none
+        return value != value
+    return value is None or (isinstance(value, list) and any(each is None for each in value))
 
 
 def _floats(values: Any) -> np.ndarray:
@@ -139,172 +233,44 @@ def _floats(values: Any) -> np.ndarray:
         raise EvaluationError(f"logits: every image needs {NUM_CLASSES}: {error}.") from None
 
 
-def _value_column(found: Iterable[str]) -> str:
-    """Returns which of the columns has the predictions."""
-    found = list(found)
-    chosen = [column for column in found if column in _VALUE_COLUMNS]
-    if found.count("file_name") != 1 or len(chosen) != 1:
-        raise EvaluationError(
-            f"expected the column file_name and one of {', '.join(_VALUE_COLUMNS)}; found the "
-            f"columns {label_columns.some(found)}."
-        )
-    return chosen[0]
+def _classes(values: Any, *, split: bool = False) -> Any:
+    """Gives class ids or wnids as numbers and text, whichever way they were written.
+
+    Args:
+        values: One entry an image: a number, text, or a list of these.
+        split: Whether text without brackets, too, is several classes separated by blanks.
+    """
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind != "f" or (values.ndim == 2 and values.shape[1] == NUM_CLASSES):
+            return values
+        whole = values.astype(np.int64)
+        return whole if (whole == values).all() else values
+    entries = [_entry(value, split) for value in values]
+    flat = itertools.chain.from_iterable(e if isinstance(e, list) else [e] for e in entries)
+    if all(isinstance(entry, int) for entry in flat):
+        return entries
+    # A column with a wnid in it is text as a whole, so that the message names what is to blame.
+    if any(isinstance(v, str) for v in values):
+        return [_as_text(entry) for entry in entries]
+    return entries
 
 
-def _read_csv(file: BinaryIO) -> dict[str, Any]:
-    # Spreadsheets put a byte order mark in front.
-    lines = (line.decode("utf-8").removeprefix("\ufeff") for line in _lines(file))
-    rows = csv.reader(lines, strict=True)
-    try:
-        header = next(rows, [])
-        column = _value_column(header)
-        if column == "logits":
-            raise EvaluationError(
-                "logits are not read from CSV: write them as .npz, or the five best classes as "
-                "top5."
-            )
-        name_at, value_at = header.index("file_name"), header.index(column)
-        names, values = [], []
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise EvaluationError(
-                    f"line {rows.line_num}: expected {len(header)} fields as in the header, "
-                    f"found {len(row)}."
-                )
-            names.append(row[name_at])
-            values.append(row[value_at].strip())
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise EvaluationError(f"line {rows.line_num + 1}: not a CSV file: {error}.") from None
-    if column == "top5":
-        values = [value.split() or None for value in values]
-    return {"file_name": names, column: _numbers(values)}
+def _entry(value: Any, split: bool) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_entry(each, False) for each in value]
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    inside = text.removeprefix("[").removesuffix("]")
+    if split or inside != text:
+        return [_entry(part, False) for part in inside.replace(",", " ").split()]
+    number = _INTEGER.fullmatch(text)
+    return int(number[1]) if number else text.strip("'\"")
 
 
-def _numbers(values: list[Any]) -> list[Any]:
-    """Returns class ids as integers if all are; else the strings, which may be wnids."""
-    flat = itertools.chain.from_iterable(v if isinstance(v, list) else [v] for v in values)
-    if not all(value and _INTEGER.fullmatch(value) for value in flat):
-        return values
-    return [[int(v) for v in value] if isinstance(value, list) else int(value) for value in values]
-
-
-def _read_json_lines(file: BinaryIO) -> dict[str, Any]:
-    names, values = [], []
-    column = None
-    for number, line in enumerate(_lines(file), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise EvaluationError(f"line {number}: not a JSON object: {error}.") from None
-        if not isinstance(row, dict):
-            raise EvaluationError(
-                f"line {number}: expected a JSON object, found {type(row).__name__}."
-            )
-        try:
-            found = _value_column(row)
-        except EvaluationError as error:
-            raise EvaluationError(f"line {number}: {error}") from None
-        if column not in (None, found):
-            raise EvaluationError(
-                f"line {number}: expected {column} as on the lines before, found {found}."
-            )
-        column = found
-        names.append(row["file_name"])
-        value = row[column]
-        # An array takes a quarter of the memory of a list.
-        is_long = column == "logits" and isinstance(value, list)
-        values.append(_floats(value) if is_long else value)
-    if column is None:
-        raise EvaluationError("the file is empty: expected a JSON object a line.")
-    return {"file_name": names, column: values}
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    for number in itertools.count(1):
-        line = file.readline(_MAX_LINE_BYTES)
-        if not line:
-            return
-        if len(line) == _MAX_LINE_BYTES:
-            raise EvaluationError(
-                f"line {number} is longer than {_MAX_LINE_BYTES:,} bytes: not a prediction."
-            )
-        yield line
-
-
-def _read_parquet(file: BinaryIO) -> dict[str, Any]:
-    try:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UsageError("Parquet files are read with pyarrow: pip install pyarrow.") from None
-
-    def matrix(values: pa.ChunkedArray) -> np.ndarray:
-        is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-        if not any(check(values.type) for check in is_list):
-            raise EvaluationError(f"logits: expected lists of floats, found {values.type}.")
-        if values.null_count:
-            raise EvaluationError(f"{values.null_count:,} images have no logits.")
-        lengths = pc.list_value_length(values).unique().to_pylist()
-        if len(lengths) > 1:
-            raise EvaluationError(f"logits: expected lists of one length, found {lengths[:5]}.")
-        rows = [np.asarray(chunk.flatten()) for chunk in values.chunks if len(chunk)]
-        return np.concatenate(rows).reshape(len(values), -1) if rows else np.zeros((0, 0))
-
-    try:
-        table = pq.ParquetFile(file)
-        column = _value_column(table.schema_arrow.names)
-        _check_parquet_size(table.metadata)
-        table = table.read(columns=["file_name", column]).combine_chunks()
-        values = table.column(column)
-        if column == "logits":
-            return {"file_name": table.column("file_name").to_pylist(), column: matrix(values)}
-        return {name: table.column(name).to_pylist() for name in table.column_names}
-    except EvaluationError:
-        raise
-    except (pa.ArrowException, *DAMAGED) as error:
-        raise EvaluationError(f"not a Parquet file of predictions: {error}.") from None
-
-
-def _check_parquet_size(metadata: Any) -> None:
-    for group, column in itertools.product(
-        range(metadata.num_row_groups), range(metadata.num_columns)
-    ):
-        chunk = metadata.row_group(group).column(column)
-        if max(chunk.num_values * 8, chunk.total_uncompressed_size) > _MAX_ARRAY_BYTES:
-            raise EvaluationError(
-                f"column {chunk.path_in_schema} has {chunk.num_values:,} values, more than fit "
-                f"into {_MAX_ARRAY_BYTES:,} bytes: write top5 instead of logits."
-            )
-
-
-def _read_npz(file: BinaryIO) -> dict[str, Any]:
-    try:
-        arrays = np.load(file, allow_pickle=False)
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise EvaluationError("a single array, not an .npz file of named arrays.")
-        with arrays:
-            column = _value_column(arrays.files)
-            for info in arrays.zip.infolist():
-                if info.file_size > _MAX_ARRAY_BYTES:
-                    raise EvaluationError(
-                        f"array {info.filename} has {info.file_size:,} bytes, more than "
-                        f"{_MAX_ARRAY_BYTES:,}: write float32 logits or top5."
-                    )
-            return {name: np.atleast_1d(arrays[name]) for name in ("file_name", column)}
-    except EvaluationError:
-        raise
-    except DAMAGED as error:
-        raise EvaluationError(f"not an .npz file of predictions: {error}.") from None
-
-
-_READERS: dict[str, Callable[[BinaryIO], dict[str, Any]]] = {
-    ".csv": _read_csv,
-    ".jsonl": _read_json_lines,
-    ".parquet": _read_parquet,
-    ".npz": _read_npz,
-}
+def _as_text(entry: Any) -> Any:
+    return [_as_text(each) for each in entry] if isinstance(entry, list) else str(entry)

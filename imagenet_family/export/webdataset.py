@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,10 @@ from imagenet_family.build import shard_writing, staging
 from imagenet_family.datasets import published
 from imagenet_family.errors import BuildError, MissingFileError, UsageError
 from imagenet_family.examples.plan import Plan, plan_split
-from imagenet_family.export.check import INFO, absolute, read_info, read_manifest
-from imagenet_family.shards import prepared, webdataset
-from imagenet_family.shards.digest import ShardResult
-from imagenet_family.storage import stores
-from imagenet_family.storage.files import atomic_file, flush, flush_folder, write_error
-from imagenet_family.storage.stores import is_local
+from imagenet_family.export.check import INFO, absolute, read_info
+from imagenet_family.shards import manifest, prepared, webdataset
+from imagenet_family.storage import files, stores
+from imagenet_family.storage.paths import is_local, join
 
 if TYPE_CHECKING:
     from imagenet_family.datasets.builder import ArchiveBuilder
@@ -76,7 +73,7 @@ def export_webdataset(
     if num_shards is not None and num_shards < 1:
         raise UsageError(f"num_shards is at least 1: found {num_shards}.")
     output = absolute(output_dir)
-    if os.path.ismount(output) and not (output / INFO).exists():
+    if os.path.ismount(output) and not files.exists(join(output, INFO)):
         raise _mount_point(output)
     name_shard = _shard_namer(builder, shard_width)
     with (
@@ -88,7 +85,7 @@ def export_webdataset(
         if from_prepared:
             found = _choose(prepared.prepared_splits(builder), splits).values()
             plans = [plan.with_num_shards(num_shards) if num_shards else plan for plan in found]
-            identity = source = prepared.identity(plans)
+            digest = source = prepared.identity(plans)
         else:
             tables = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
             chosen = _choose(tables, splits)
@@ -96,38 +93,35 @@ def export_webdataset(
                 logging.warning("%s", difference)
             count_shards = _shard_counter(num_shards)
             plans = [plan_split(name, examples, count_shards) for name, examples in chosen.items()]
-            identity = shard_writing.identity(plans, webdataset.FORMAT)
-            source = shard_writing.content_identity(plans)
+            digest = shard_writing.plan_digest(plans, webdataset.FORMAT)
+            source = shard_writing.content_digest(plans)
         for plan in plans:  # a width that is too small is refused before anything is written
             name_shard(plan.split, 0, plan.num_shards)
+        staging.discard_half(output, INFO)
         if _is_finished(output, plans, name_shard, count_shards, source):
             logging.info("%s holds this export already.", output)
             staging.clear(output)  # of one that was killed when its folder had just appeared
             return output
         _make_way(output)
-        target = output.parent / f"{output.name}.incomplete.{secrets.token_hex(8)}"
-        stage = staging.Staging(output, identity)
-        stage.open(target)
-        staging.clear(output, keep=stage.path)
-        shards = shard_writing.write_splits(
-            plans,
-            shard_writing.Output(stage.path, webdataset.FORMAT, name_shard),
-            count_shards,
-            pool,
-            workers=pool.workers,
-            show_progress=show_progress,
-        )
-        # An archive is recognised by each of its readers; the shards of a dataset are not.
-        if from_prepared and prepared.identity(plans) != identity:
-            raise BuildError(
-                f"{builder.data_path} changed while it was exported. Run the same command again."
+        stage = staging.Staging(output, digest, last=INFO)
+        with stage.filling(flush=builder.flush) as folder:
+            shards = shard_writing.write_splits(
+                plans,
+                shard_writing.Output(folder, webdataset.FORMAT, name_shard),
+                count_shards,
+                pool,
+                workers=pool.workers,
+                show_progress=show_progress,
             )
-        if is_local(output):
-            _fill(target, stage, shards, builder, source)
-            _rename(target, output, flushing=builder.flush)
-        else:  # renaming is copying there; the export is whole once its last object appears
-            _fill(output, stage, shards, builder, source)
-        staging.clear(output)
+            # An archive is recognised by each of its readers; the shards of a dataset are not.
+            if from_prepared and prepared.identity(plans) != digest:
+                raise BuildError(
+                    f"{builder.data_path} changed while it was exported. Run the same command "
+                    "again."
+                )
+            stage.record(shards, webdataset.FORMAT, source)
+            info = json.dumps(_info(shards, builder), indent=1)
+            files.write_bytes(join(folder, INFO), info.encode())
     return output
 
 
@@ -180,34 +174,29 @@ def _is_finished(
     Raises:
         BuildError: It holds anything else.
     """
-    if not output.exists():
-        return False
-    if not output.is_dir():
+    if files.exists(output) and not files.is_folder(output):
         raise UsageError(f"{output} is a file; the output needs a folder of its own.")
-    present = {path.name for path in output.iterdir()}
+    present = files.listing(output)
     if not present:
         return False
-    if INFO not in present and not is_local(output) and staging.is_unfinished(output):
-        staging.discard(output)  # it had begun to appear when the export was stopped
-        return False
     try:
-        found, manifest = read_info(output), read_manifest(output)
+        found, recorded = read_info(output), manifest.read(output)
     except MissingFileError as error:
         raise BuildError(
             f"{output} is not empty, and what it holds is no whole export (there is no {INFO}, or "
-            f"no {shard_writing.MANIFEST}). Choose another folder."
+            f"no {manifest.NAME}). Choose another folder."
         ) from error
     expected = {}
     for plan in plans:
         count = plan.num_shards
         if count_shards:  # the number that was planned changes if converted images are larger
-            written = manifest.splits.get(plan.split, {}).values()
+            written = recorded.splits.get(plan.split, {}).values()
             num_bytes = sum(result.num_bytes for result in written)
             count = count_shards(num_bytes, plan.num_examples)
         names = tuple(name_shard(plan.split, shard, count) for shard in range(count))
         expected[plan.split] = plan.num_examples, names
     planned = expected == {n: (split.num_samples, split.shards) for n, split in found.items()}
-    if not planned or manifest.source not in (source, None):
+    if not planned or recorded.source not in (source, None):
         raise BuildError(
             f"{output} holds an export of another dataset, of other splits or with other shards, "
             "or was made from other files. Choose another folder, or delete it."
@@ -224,12 +213,12 @@ def _is_finished(
 def _make_way(output: epath.Path) -> None:
     """Removes the empty folder in whose place the output will be, if there is one."""
     try:
-        if is_local(output) and output.exists():
-            output.rmdir()
+        if is_local(output) and files.exists(output):
+            os.rmdir(output)
     except OSError as error:
         if error.errno == errno.EBUSY:  # a folder of the same disk, mounted there
             raise _mount_point(output) from error
-        raise write_error(output, error) from error
+        raise files.write_error(output, error) from error
 
 
 def _mount_point(output: epath.Path) -> BuildError:
@@ -239,38 +228,7 @@ def _mount_point(output: epath.Path) -> BuildError:
     )
 
 
-def _fill(
-    folder: epath.Path,
-    stage: staging.Staging,
-    shards: Mapping[str, Mapping[str, ShardResult]],
-    builder: ArchiveBuilder,
-    source: str,
-) -> None:
-    """Puts finished shards into a folder, and last what says that they are all there."""
-    try:
-        folder.mkdir(exist_ok=True)
-        stage.publish([name for results in shards.values() for name in results], folder)
-        shard_writing.write_manifest(folder, webdataset.FORMAT, shards, source)
-        with atomic_file(folder / INFO) as temporary:
-            temporary.write_text(json.dumps(_info(shards, builder), indent=1))
-    except OSError as error:
-        raise write_error(folder, error) from error
-
-
-def _rename(target: epath.Path, output: epath.Path, *, flushing: bool) -> None:
-    try:
-        if flushing:
-            flush_folder(target)
-        target.rename(output)
-        if flushing:
-            flush(output.parent)  # the name, too, is on the disk before the shards' first copy goes
-    except OSError as error:
-        raise write_error(output, error) from error
-
-
-def _info(
-    shards: Mapping[str, Mapping[str, ShardResult]], builder: ArchiveBuilder
-) -> dict[str, Any]:
+def _info(shards: manifest.Splits, builder: ArchiveBuilder) -> dict[str, Any]:
     """Gives what timm has to know of the splits."""
     fields = webdataset.ALTERNATIVE_LABELS
     alternatives = [fields[feature] for feature in builder.info.features if feature in fields]

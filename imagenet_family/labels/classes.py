@@ -33,6 +33,16 @@ def wnid_to_id() -> Mapping[str, int]:
 
 
 @functools.cache
+def devkit_wnids() -> tuple[str, ...]:
+    """Returns the 1,000 wnids in the order of the challenge's development kit.
+
+    There a class has an `ILSVRC2012_ID` from 1 to 1000, its position here and one. It is not the
+    class id of the datasets, but the numbering of `ILSVRC2012_validation_ground_truth.txt`.
+    """
+    return tuple(_read("devkit_wnids.txt").split())
+
+
+@functools.cache
 def class_names() -> tuple[str, ...]:
     """Returns what WordNet calls each class, by class id: its lemmas, joined by `', '`.
 

@@ -46,9 +46,10 @@ class Predictions:
                 f"There are {len(names):,} file names for {len(top_k):,} predictions: each "
                 "prediction needs one."
             )
-        top_k = label_columns.class_ids(
-            top_k, "Predictions", names, " If these are logits, pass floats."
-        )
+        hint = " If these are logits, pass floats."
+        if top_k.dtype.kind in "iu" and top_k.size and top_k.min() >= 1 and top_k.max() == 1000:
+            hint = " They seem to go from 1 to 1000: subtract one of each."
+        top_k = label_columns.class_ids(top_k, "Predictions", names, hint)
         _check_distinct(top_k, names)
         object.__setattr__(self, "top_k", top_k)
         object.__setattr__(self, "file_names", names)

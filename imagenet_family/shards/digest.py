@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import google_crc32c
 
@@ -24,6 +25,31 @@ class ShardResult:
     num_examples: int
     num_bytes: int
     digest: str
+
+    def __str__(self) -> str:
+        return f"{self.num_examples:,} examples ({self.num_bytes:,} bytes) of digest {self.digest}"
+
+    @classmethod
+    def from_json(cls, found: Any) -> ShardResult:
+        """Takes what a file of JSON says of a shard.
+
+        Raises:
+            ValueError, TypeError or LookupError: It says something else.
+        """
+        if not isinstance(found["digest"], str):
+            raise TypeError(f"expected a digest, found {found['digest']!r:.50}")
+        return cls(count(found["num_examples"]), count(found["num_bytes"]), found["digest"])
+
+
+def count(value: Any) -> int:
+    """Takes a number of things from a file of JSON.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if type(value) is not int or value < 0:
+        raise ValueError(f"expected a number, found {value!r:.50}")
+    return value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import google_crc32c
 from etils import epath
 
 from imagenet_family.errors import BuildError, ImagenetFamilyError
-from imagenet_family.shards import webdataset
+from imagenet_family.shards import manifest, webdataset
 from imagenet_family.shards.digest import Record, RecordDigest, ShardResult, masked_crc
 from imagenet_family.storage.stores import is_local
 
@@ -56,6 +57,46 @@ def summarize(path: epath.PathLike, file_format: str) -> ShardResult:
     for _ in digest.watch(Record.of((record,)) for record in read_records(path, file_format)):
         pass
     return digest.result()
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardCheck:
+    """What was found of a shard.
+
+    Attributes:
+        found: What it holds; None if it cannot be read.
+        problem: What is wrong with it and what to do, or None.
+    """
+
+    found: ShardResult | None
+    problem: str | None
+
+
+def check_shard(
+    path: epath.PathLike,
+    file_format: str,
+    recorded: ShardResult | None,
+    recorded_in: str = manifest.NAME,
+) -> ShardCheck:
+    """Reads a whole shard, checking every checksum, and compares it with what is recorded of it.
+
+    Args:
+        path: The shard.
+        file_format: See `read_records`.
+        recorded: What it should hold; None if that is not known.
+        recorded_in: The file that says so, for the message.
+    """
+    try:
+        found = summarize(path, file_format)
+    except ImagenetFamilyError as error:
+        return ShardCheck(None, str(error))
+    if recorded is None or found == recorded:
+        return ShardCheck(found, None)
+    return ShardCheck(
+        found,
+        f"{os.fspath(path)} holds {found}, and {recorded_in} records {recorded}. The shard was "
+        "changed or replaced. Build or export it again.",
+    )
 
 
 def _open(path: epath.Path) -> BinaryIO:

@@ -291,14 +291,14 @@ def _count_v2(path: epath.Path, progress: bool) -> tuple[int, int]:
 def _count_subset(path: epath.Path, progress: bool) -> tuple[int, int]:
     del progress
     names = annotations.read(path).split()
-    classes = {name.partition(b"_")[0].decode("latin-1") for name in names}
-    unknown = sorted(classes.difference(classes.wnid_to_id()))
+    wnids = {name.partition(b"_")[0].decode("latin-1") for name in names}
+    unknown = sorted(wnids.difference(classes.wnid_to_id()))
     if unknown:
         raise LabelError(
             f"{path}: expected names of train images, found one that begins with "
             f"{unknown[0]!r:.50}, which is no wnid of ILSVRC-2012. Get it again."
         )
-    return len(set(names)), len(classes)
+    return len(set(names)), len(wnids)
 
 
 def _count_multilabel(path: epath.Path, progress: bool) -> tuple[int, None]:

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from etils import epath
 
 from imagenet_family import DATASETS, progress
 from imagenet_family.build import processes
-from imagenet_family.build.shard_writing import MANIFEST
 from imagenet_family.errors import BuildError, ImagenetFamilyError, MissingFileError, UsageError
-from imagenet_family.shards import read
+from imagenet_family.shards import manifest, read
 from imagenet_family.shards.digest import ShardResult
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -80,7 +77,7 @@ class _ShardTask:
     path: str
     file_format: str
     num_examples: int
-    recorded: Any
+    recorded: ShardResult | None
 
 
 def find(data_dir: epath.PathLike, names: Iterable[str] = ()) -> list[epath.Path]:
@@ -146,8 +143,7 @@ def check(
         info = tfds.builder_from_directory(folder).info
         file_format = info.file_format.value
         splits = {
-            name: ([os.fspath(path) for path in split.filepaths], split.shard_lengths)
-            for name, split in info.splits.items()
+            name: (split.filepaths, split.shard_lengths) for name, split in info.splits.items()
         }
         num_bytes = {name: int(split.num_bytes) for name, split in info.splits.items()}
     except Exception as error:  # TFDS has many words for metadata that it cannot read
@@ -156,12 +152,24 @@ def check(
             f"{error}). {_BUILD_AGAIN}."
         )
         return PreparedReport(_name_of(folder), os.fspath(folder), None, (), False, (problem,))
-    manifest, problems = _read_manifest(folder)
+    recorded, problems = _recorded(folder)
     tasks = [
-        _ShardTask(name, path, file_format, length, _recorded(manifest, name, path))
+        _ShardTask(
+            name,
+            os.fspath(path),
+            file_format,
+            length,
+            (recorded or {}).get(name, {}).get(path.name),
+        )
         for name, (paths, lengths) in splits.items()
         for path, length in zip(paths, lengths, strict=True)
     ]
+    if recorded is not None:
+        problems += [
+            f"{task.path}: {manifest.NAME} records nothing of it. {_BUILD_AGAIN}."
+            for task in tasks
+            if task.recorded is None
+        ]
     total = sum(num_bytes.values())
     reports: dict[str, ShardReport] = {}
     with (
@@ -182,7 +190,7 @@ def check(
             )
     full_name = info.full_name
     return PreparedReport(
-        full_name, os.fspath(folder), file_format, shards, manifest is not None, tuple(problems)
+        full_name, os.fspath(folder), file_format, shards, recorded is not None, tuple(problems)
     )
 
 
@@ -206,55 +214,28 @@ def _versions(folder: epath.Path) -> list[epath.Path]:
     return found
 
 
-def _read_manifest(folder: epath.Path) -> tuple[Mapping[str, Any] | None, list[str]]:
-    path = folder / MANIFEST
+def _recorded(folder: epath.Path) -> tuple[manifest.Splits | None, list[str]]:
+    """Gives what the manifest records, None without one, and what is wrong with it."""
     try:
-        if not path.exists():
-            return None, []
-        splits = json.loads(path.read_bytes())["splits"]
-        if not all(isinstance(shards, dict) for shards in splits.values()):
-            raise TypeError("a split is no list of shards")
-        return splits, []
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        return None, [
-            f"{path} cannot be read ({type(error).__name__}: {error}), so digests cannot be "
-            f"compared. {_BUILD_AGAIN}."
-        ]
-
-
-def _recorded(manifest: Mapping[str, Any] | None, split: str, path: str) -> Any:
-    if manifest is None:
-        return None
-    return manifest.get(split, {}).get(os.path.basename(path), "nothing")  # noqa: PTH119 (a URL)
+        return manifest.read(folder).splits, []
+    except MissingFileError:
+        return None, []
+    except BuildError as error:
+        return None, [f"{manifest.NAME} cannot be read, so digests cannot be compared: {error}"]
 
 
 def _check_shard(task: _ShardTask) -> ShardReport:
-    try:
-        if not epath.Path(task.path).exists():
-            raise BuildError(f"{task.path} is missing. {_BUILD_AGAIN}.")
-        found = read.summarize(task.path, task.file_format)
-    except ImagenetFamilyError as error:
-        return ShardReport(task.split, task.path, None, None, None, (str(error),))
-    return ShardReport(
-        task.split,
-        task.path,
-        found.num_examples,
-        found.num_bytes,
-        found.digest,
-        tuple(_shard_problems(task, found)),
-    )
-
-
-def _shard_problems(task: _ShardTask, found: ShardResult) -> list[str]:
-    problems = []
+    if not epath.Path(task.path).exists():
+        problem = f"{task.path} is missing. {_BUILD_AGAIN}."
+        return ShardReport(task.split, task.path, None, None, None, (problem,))
+    check = read.check_shard(task.path, task.file_format, task.recorded)
+    problems = [check.problem] if check.problem else []
+    found = check.found
+    if found is None:
+        return ShardReport(task.split, task.path, None, None, None, tuple(problems))
     if found.num_examples != task.num_examples:
         problems.append(
             f"{task.path}: expected {task.num_examples:,} records, as dataset_info.json says, "
             f"found {found.num_examples:,}. {_BUILD_AGAIN}."
         )
-    if task.recorded is not None and task.recorded != dataclasses.asdict(found):
-        problems.append(
-            f"{task.path}: {MANIFEST} records {task.recorded}, found "
-            f"{dataclasses.asdict(found)}. The shard was changed or replaced. {_BUILD_AGAIN}."
-        )
-    return problems
+    return ShardReport(task.split, task.path, **vars(found), problems=tuple(problems))

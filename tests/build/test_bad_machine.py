@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from archives_lib import make_family
+from command_lib import assert_nothing_prepared, build, said
 from kill_lib import tree
 from machine_limits import ordinary_user, small_disk
-from command_lib import assert_nothing_prepared, build, said
 
 from imagenet_family import cli
-from imagenet_family.build import shard_writing, preflight
+from imagenet_family.build import preflight, shard_writing
 from imagenet_family.examples import images
 
 VAL = "ILSVRC2012_img_val.tar"

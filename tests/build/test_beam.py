@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import apache_beam as beam
+import apache_beam
 import numpy as np
 import parity
 import pytest
@@ -20,13 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_datasets.scripts.cli import main as tfds_cli
 
-from imagenet_family.build import beam, staging
 from imagenet_family import cli
-from imagenet_family.copies import Fingerprint, index_archive
+from imagenet_family.build import beam, staging
 from imagenet_family.build.beam import BeamRunner, load_task, save_task, write_saved_task
+from imagenet_family.build.staging import ShardTask
+from imagenet_family.copies import Fingerprint, index_archive
 from imagenet_family.errors import BuildError, ImageError, UsageError
 from imagenet_family.examples.table import Examples, Ragged
-from imagenet_family.build.staging import ShardTask
 
 NAME = "imagenet2012_multilabel"
 SHARDS = 12
@@ -273,7 +273,7 @@ def test_only_names_and_digests_travel(archives, tmp_path):
         for i in range(1024)
     ]
     pipeline = BeamRunner(FN_RUNNER)._pipeline([save_task(task) for task in tasks])
-    assert isinstance(pipeline, beam.Pipeline)
+    assert isinstance(pipeline, apache_beam.Pipeline)
     # Dataflow takes 10 MB.
     assert len(pipeline.to_runner_api().SerializeToString()) < 1 << 19
 

@@ -11,11 +11,11 @@ from archives_lib import make_family
 from etils import epath
 
 from imagenet_family import copies
-from imagenet_family.datasets import ilsvrc
 from imagenet_family.build import preflight
-from imagenet_family.examples import plan
-from imagenet_family.shards import write
+from imagenet_family.datasets import ilsvrc
 from imagenet_family.errors import BuildError
+from imagenet_family.examples.plan import plan_split
+from imagenet_family.shards import write
 from imagenet_family.shards.digest import Record
 
 
@@ -24,9 +24,7 @@ def plan(tmp_path_factory):
     folder = tmp_path_factory.mktemp("archives")
     make_family(folder, train=24, val=300, test=1, v2=1)
     index = copies.index_archive(folder / ilsvrc.VALIDATION, progress=False)
-    return plan.plan_split(
-        "validation", ilsvrc.validation_examples(index), lambda size, count: 3
-    )
+    return plan_split("validation", ilsvrc.validation_examples(index), lambda size, count: 3)
 
 
 def test_estimate_counts_what_is_there(plan, tmp_path):
@@ -102,7 +100,7 @@ def test_limit_of_open_files_is_raised(tmp_path):
     code = """
         import resource, sys
         from etils import epath
-        from imagenet_family import preflight
+        from imagenet_family.build import preflight
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
         preflight.check(epath.Path(sys.argv[1]), 0, workers=4)

@@ -128,3 +128,58 @@ def test_ctrl_c_reaches_this_process_alone(delay, alone):
     _, messages = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
     assert messages.count("Traceback") == messages.count("KeyboardInterrupt") == 1, messages
+
+
+_ALONE = """
+import os, subprocess, sys
+from test_processes import who
+from imagenet_family.build import processes
+with processes.WorkerPool(who, 2) as pool:
+    pool.expect(processes.SERIAL_BYTES)
+    pool.expect(processes.SERIAL_BYTES, 50)  # is not tried again
+    assert dict(pool(range(5))) == {number: (number, os.getpid()) for number in range(5)}
+print("done")
+"""
+
+
+def _run_alone(code, *before):
+    done = subprocess.run(
+        [*before, sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "done\n", done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("Worker processes cannot be started here") == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("options", ["size=4k", "ro"])
+def test_where_there_is_no_shared_memory_one_process_works_alone(options):
+    """In a mount namespace of its own, so that nobody else's /dev/shm changes."""
+    script = (
+        f"mount -t tmpfs -o {options} none /dev/shm; "
+        "(head -c 4096 /dev/zero > /dev/shm/full) 2> /dev/null; "
+        'exec "$@"'
+    )
+    said = _run_alone(_ALONE, "unshare", "-m", "bash", "-c", script, "bash")
+    assert "/dev/shm" in said
+
+
+def test_a_daemonic_process_works_alone():
+    code = f"""
+import multiprocessing
+process = multiprocessing.get_context("fork").Process(target=exec, args=({_ALONE!r}, {{}}))
+process.daemon = True
+process.start()
+process.join()
+"""
+    assert "daemonic" in _run_alone(code)
+
+
+def test_a_cpu_quota_counts(monkeypatch):
+    monkeypatch.delenv(processes.WORKERS_VARIABLE, raising=False)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # stands for what loky reads of a cgroup
+    assert processes.default_workers() == 1

@@ -209,7 +209,7 @@ def test_without_hard_links_shards_are_moved_and_taken_back(archives, tmp_path, 
 @pytest.mark.parametrize(
     "step",
     [
-        "imagenet_family.build.shard_writing.write_manifest",
+        "imagenet_family.shards.manifest.write",
         "tensorflow_datasets.core.DatasetInfo.write_to_directory",
         "imagenet_family.tfds_internals.flush_folder",
     ],

@@ -90,3 +90,21 @@ def test_predictions_that_do_not_fit(models):
     unused = named("b.csv", ["ILSVRC2012_val_00000001.JPEG"])
     with pytest.raises(EvaluationError, match=r"b.csv: none of its 1 images"):
         match("m", [named("a.csv", names), unused], [split])
+
+
+def test_predictions_without_names_are_in_the_order_of_the_sorted_names(models):
+    v2 = models.splits[0]
+    validation = [s for s in models.splits if s.dataset in ("imagenet2012", "imagenet2012_real")]
+    order = np.argsort(v2.labels.file_name)
+    file = PredictionFile("p.npy", evaluation.Predictions(v2.labels.label[order]))
+    (found,) = match("m", [file], [v2])
+    assert (found.top_k[:, 0] == v2.labels.label).all()
+    # Two datasets with the same images are no question, other sizes and several sets are one.
+    same = PredictionFile("p.npy", evaluation.Predictions(np.zeros(len(validation[0].labels), int)))
+    assert len(match("m", [same], validation)) == 2
+    with pytest.raises(EvaluationError, match=r"p.npy: 60 .* without file names, and no split"):
+        match("m", [file], validation)
+    configs = [s for s in models.splits if s.dataset.startswith("imagenet_v2")]
+    assert len({s.labels.file_name for s in configs}) > 1
+    with pytest.raises(EvaluationError, match="several splits have so many images"):
+        match("m", [file], configs)

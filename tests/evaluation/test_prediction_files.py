@@ -1,11 +1,14 @@
 """Prediction files in every format, damaged ones too."""
 
+import gzip
 import io
 import json
 import re
 import zipfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,8 +46,6 @@ def _write_jsonl(path, column, values):
 
 
 def _write_parquet(path, column, values):
-    pa = pytest.importorskip("pyarrow", reason="Parquet is read with pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet", reason="Parquet is read with pyarrow")
     columns = {
         "file_name": NAMES,
         column: [np.asarray(v).tolist() for v in values],
@@ -131,7 +132,9 @@ def test_template_does_not_overwrite(tmp_path):
 def test_no_such_file(tmp_path):
     with pytest.raises(MissingFileError, match=r"p\.csv: there is no such"):
         read_predictions(tmp_path / "p.csv")
-    with pytest.raises(UsageError, match=r"\.csv, \.jsonl, \.parquet, \.npz; found '\.xlsx'"):
+    with pytest.raises(
+        UsageError, match=r"\.jsonl, \.json, \.parquet, \.npz or \.npy; found '\.xlsx'"
+    ):
         read_predictions(tmp_path / "p.xlsx")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(EvaluationError, match="cannot be read"):
@@ -155,7 +158,9 @@ def test_no_such_file(tmp_path):
         ("file_name,top5\na,\nb,1 2 3 4 5\n", "1 of 2 images have no top5: 'a'"),
         ("file_name,prediction\na,1000\n", r"1000 \('a'\)"),
         ("file_name,prediction\na,-1\n", r"-1 \('a'\)"),
-        ("file_name,prediction\na,65.0\n", "not among the 1,000 wnids.*'65.0'"),
+        ("file_name,prediction\na,65.5\n", "not among the 1,000 wnids.*'65.5'"),
+        ("file_name,prediction\na,nan\n", "not among the 1,000 wnids.*'nan'"),
+        ("filename,label,prob\na,tench,0.9\n", "inference.py writes with --include-index"),
         ("file_name,prediction\na,tench\n", "'tench'"),
         ("file_name,prediction\na," + "9" * 5000 + "\n", "'9{100}…'"),
         ("file_name,top5\na,1 2 3\n", "expected five classes an image, found 3"),
@@ -199,7 +204,9 @@ def test_a_line_without_end_is_not_read_into_memory(tmp_path, suffix):
         ('{"file_name": "a", "label": 1}', "line 1: expected the column file_name"),
         ('{"file_name": "a", "prediction": 1}\n{"file_name": "b", "top5": [1]}', "line 2.*top5"),
         ('{"file_name": 7, "prediction": 1}', "File name 0 is not text"),
-        ('{"file_name": "a", "prediction": 1.0}', "found float64"),
+        ('{"file_name": "a", "prediction": 1.5}', "found float64"),
+        ('{"file_name": "a", "prediction": true}', "expected a class, found true"),
+        ('{"file_name": "a", "top5": [1, 2, 3, 4, true]}', "true or false"),
         ('{"file_name": "a", "prediction": [1, 2]}', "expected one class an image, found 2"),
         ('{"file_name": "a", "prediction": [' + "1.5, " * 999 + "1]}", "logits into logits"),
         ('{"file_name": "a", "prediction": {"x": 1}}', "found object"),
@@ -292,19 +299,17 @@ def test_damaged_npz_of_another_compression(tmp_path):
 
 
 def test_parquet_of_other_kinds(tmp_path):
-    pa = pytest.importorskip("pyarrow", reason="Parquet is read with pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet", reason="Parquet is read with pyarrow")
     path = tmp_path / "p.parquet"
     for columns, message in (
         ({"file_name": NAMES}, "one of prediction"),
         ({"file_name": NAMES, "prediction": [1, None, 3]}, "1 of 3 images have no prediction"),
-        ({"file_name": NAMES, "prediction": [1.0, 2.0, 3.0]}, "found float64"),
+        ({"file_name": NAMES, "prediction": [1.0, 2.5, 3.0]}, "found float64"),
         ({"file_name": NAMES, "logits": [[1.0], None, [2.0]]}, "1 images have no logits"),
         ({"file_name": NAMES, "logits": [[1.0], [1.0, 2.0], [2.0]]}, "lists of one length"),
-        ({"file_name": NAMES, "logits": [1.0, 2.0, 3.0]}, "logits"),
+        ({"file_name": NAMES, "logits": [1.0, 2.0, 3.0]}, r"Logits have shape \(n, 1000\)"),
         ({"file_name": NAMES, "logits": [["a"], ["b"], ["c"]]}, "Logits are floats"),
-        ({"file_name": NAMES, "logits": [[], [], []]}, "Logits are floats"),
-        ({"file_name": [], "logits": []}, "logits"),
+        ({"file_name": NAMES, "logits": [[], [], []]}, r"found \(3, 0\)"),
+        ({"file_name": [], "logits": []}, "no predictions"),
         ({"file_name": [], "prediction": []}, "no predictions"),
     ):
         pq.write_table(pa.table(columns), path)
@@ -349,3 +354,121 @@ def test_any_damage_gives_this_error_or_predictions(whole_files, suffix, data):
         return
     assert found.top_k.min() >= 0
     assert found.top_k.max() < NUM_CLASSES
+
+
+def _gz(data):
+    return gzip.compress(data)
+
+
+def _npy(array):
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def _parquet(columns):
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out)
+    return out.getvalue()
+
+
+_TOP2 = [[65, 970], [3, 2]]
+_LISTS = "[[65, 970], [3, 2]]"
+_SPLIT = '{"columns": ["filename", "index"], "data": [["a", [65, 970]], ["b", [3, 2]]]}'
+_INDEXED = '{"a": {"index": [65, 970], "prob": [0.8, 0.1]}, "b": {"index": [3, 2]}}'
+
+# What existing tools write: file name, content, and the classes that are meant.
+OF_TOOLS = {
+    "timm, one class": (
+        "p.csv",
+        b"filename,index,label,prob\na,65,x,0.8\nb,3,y,0.7\n",
+        [[65], [3]],
+    ),
+    "timm, top 2": (
+        "p.csv",
+        b"filename,index,label,prob\na,[ 65 970],\"['x' 'y']\",[0.8 0.1]\nb,[3 2],-,[1 0]\n",
+        _TOP2,
+    ),
+    "timm, separate columns": (
+        "p.csv",
+        b"filename,index_0,index_1,prob_0,prob_1\na,65,970,0.8,0.1\nb,3,2,0.9,0.1\n",
+        _TOP2,
+    ),
+    "timm, json by name": ("p.json", _INDEXED.encode(), _TOP2),
+    "timm, json split": ("p.json", _SPLIT.encode(), _TOP2),
+    "pandas records": (
+        "p.json",
+        b'[{"file_name": "a", "prediction": 65}, {"file_name": "b", "prediction": 3.0}]',
+        [[65], [3]],
+    ),
+    "timm, parquet": ("p.parquet", {"filename": ["a", "b"], "index": _TOP2}, _TOP2),
+    "pandas floats, parquet": (
+        "p.parquet",
+        {"file_name": ["a", "b"], "prediction": [65.0, 3.0]},
+        [[65], [3]],
+    ),
+    "pandas floats": ("p.csv", b"file_name,prediction\na,65.0\nb,3.\n", [[65], [3]]),
+    "lists of one": ("p.csv", b'file_name,prediction\na,[65]\nb,"[3]"\n', [[65], [3]]),
+    "lists with commas": ("p.csv", b'file_name,top5\na,"[1, 2, 3, 4, 5]"\n', [[1, 2, 3, 4, 5]]),
+    "wnids with quotes": (
+        "p.csv",
+        b"file_name,index\na,['n01440764' 'n01443537']\n",
+        [[0, 1]],
+    ),
+    "semicolons": ("p.csv", b"file_name;prediction\na;65\nb;3\n", [[65], [3]]),
+    "tabs": ("p.csv", b"file_name\tprediction\na\t65\nb\t3\n", [[65], [3]]),
+    "blanks before names": ("p.csv", b"file_name, prediction\na, 65\nb, 3\n", [[65], [3]]),
+    "gzip": ("p.csv.gz", _gz(b"file_name,prediction\na,65\nb,3\n"), [[65], [3]]),
+    "gzip, JSON lines": ("P.JSONL.GZ", _gz(b'{"file_name": "a", "prediction": 65}'), [[65]]),
+    "npy, best class": ("p.npy", _npy(np.array([65, 3])), [[65], [3]]),
+    "npy, floats": ("p.npy", _npy(np.array([65.0, 3.0])), [[65], [3]]),
+    "npy, top 2": ("p.npy", _npy(np.array(_TOP2)), _TOP2),
+    "npy, wnids": ("p.npy", _npy(np.array(["n01440764", "n01443537"])), [[0], [1]]),
+    "npy, logits": ("p.npy", _npy(SCORES), TOP5.tolist()),
+}
+
+
+@pytest.mark.parametrize("tool", OF_TOOLS)
+def test_files_of_existing_tools(tool, tmp_path):
+    name, content, expected = OF_TOOLS[tool]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else _parquet(content))
+    found = read_predictions(path)
+    assert found.top_k.tolist() == expected
+    named = None if name.endswith(".npy") else tuple("abc"[: len(expected)])
+    assert found.file_names == named
+
+
+def test_timms_scores_of_all_classes(tmp_path):
+    path = tmp_path / "p.parquet"
+    path.write_bytes(_parquet({"filename": NAMES, "prob": SCORES.tolist()}))
+    np.testing.assert_array_equal(read_predictions(path).top_k, TOP5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.csv.gz", b"file_name,prediction\na,65\n", "cannot be read: Not a gzipped file"),
+        ("p.csv.gz", _gz(b"file_name,prediction\na,65\n" * 99)[:-12], "cannot be read"),
+        ("p.json", b"{", "not a JSON file"),
+        ("p.json", b"3", "expected a list of rows, found int"),
+        ("p.json", b'{"a": 3}', "expected a JSON object an image, found int"),
+        ("p.json", b'[{"file_name": "a"}]', "entry 1: expected the column file_name"),
+        ("p.json", b'[{"file_name": "a", "prediction": false}]', "found false"),
+        ("p.npy", b"\x93NUMPY", "not an .npy file"),
+        ("p.npy", _npy(np.array([True, False])), "found bool"),
+        ("p.npy", _npy(np.array([1.5])), "found float64"),
+        ("p.npy", _npy(np.zeros(0)), "no predictions"),
+        ("p.npy", _npy(SCORES[:, :5]), r"found \(3, 5\)"),
+    ],
+)
+def test_damaged_files_of_tools(name, content, message, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(EvaluationError, match=message):
+        read_predictions(path)
+
+
+def test_only_text_may_be_compressed(tmp_path):
+    with pytest.raises(UsageError, match=r"found '\.gz'"):
+        read_predictions(tmp_path / "p.npz.gz")

@@ -40,7 +40,7 @@ _KILLED = """
 import os, signal, sys
 import webdataset_lib as lib
 from pathlib import Path
-from imagenet_family.build import {module}
+from {package} import {module}
 
 ordinary, calls = {module}.{function}, 0
 
@@ -58,7 +58,8 @@ lib.export("imagenet2012", Path(sys.argv[1]), Path(sys.argv[2]), num_shards=int(
 
 def kill(module, function, call, archives, output, num_shards=SHARDS):
     """Runs an export that is killed when it is about to call a function for the n-th time."""
-    code = _KILLED.format(module=module, function=function, call=call)
+    package = f"imagenet_family.{'shards' if module == 'manifest' else 'build'}"
+    code = _KILLED.format(package=package, module=module, function=function, call=call)
     done = subprocess.run(
         [sys.executable, "-c", code, archives, output, str(num_shards)],
         env=lib.ENVIRONMENT,
@@ -72,7 +73,7 @@ def kill(module, function, call, archives, output, num_shards=SHARDS):
     [
         ("staging", "write_shard", 3, SHARDS),
         ("staging", "_link", 3, SHARDS),
-        ("shard_writing", "write_manifest", 1, SHARDS),
+        ("manifest", "write", 1, SHARDS),
         ("staging", "_link", 3, 6),  # then another number is asked for
     ],
 )

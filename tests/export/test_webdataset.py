@@ -12,9 +12,10 @@ from archives_lib import fake, make_family
 
 import imagenet_family
 from imagenet_family import cli
-from imagenet_family.build import processes, shard_writing
+from imagenet_family.build import processes
 from imagenet_family.errors import BuildError, DuplicateKeyError, MissingFileError, UsageError
 from imagenet_family.labels import classes
+from imagenet_family.shards import manifest
 
 SHARDS = 4
 
@@ -88,10 +89,10 @@ def test_the_number_of_shards_is_that_of_tfds(archives, tmp_path):
 
 def test_manifest_has_the_digests_of_the_same_build(exported, archives, tmp_path):
     ours = parity.build_ours("imagenet2012", archives, tmp_path, num_shards=SHARDS)
-    built = json.loads((ours.data_path / shard_writing.MANIFEST).read_text())["splits"]
-    manifest = json.loads((exported / shard_writing.MANIFEST).read_text())["splits"]
+    built = json.loads((ours.data_path / manifest.NAME).read_text())["splits"]
+    recorded = json.loads((exported / manifest.NAME).read_text())["splits"]
     for split in built:
-        assert list(built[split].values()) == list(manifest[split].values())
+        assert list(built[split].values()) == list(recorded[split].values())
 
 
 def test_names_of_shards(archives, tmp_path):
