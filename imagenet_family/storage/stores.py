@@ -9,18 +9,32 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import fsspec.config
 from etils import epath
 
 from imagenet_family.errors import BuildError, UsageError
+from imagenet_family.storage.paths import PathLike, is_local
 
 _LAST = "dataset_info.json"
 # Whose exceptions need not be an OSError.
 _PACKAGES = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "tensorflow")
+# Under which names stores tell an object's version, the surest first.
+_VERSION = (
+    "ETag",
+    "etag",
+    "generation",
+    "md5Hash",
+    "content_md5",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "mtime",
+    "created",
+)
 # Requests that are under way at once: a copy takes seconds.
 _REQUESTS = 32
 
@@ -29,9 +43,59 @@ for _protocol in ("s3", "gcs", "gs", "abfs", "az"):
     fsspec.config.conf.setdefault(_protocol, {}).setdefault("use_listings_cache", False)
 
 
-def is_local(path: epath.PathLike) -> bool:
-    """Tells whether a path is on a file system of this machine."""
-    return "://" not in os.fspath(path)
+def filesystem(path: PathLike) -> tuple[Any, str]:
+    """Gives the file system of a URL, and what it calls the path; what it listed is forgotten.
+
+    Raises:
+        UsageError: This kind of storage cannot be used here.
+    """
+    import fsspec.core
+
+    url = os.fspath(path)
+    protocol = url.partition("://")[0]
+    try:
+        if "::" in protocol:  # such as simplecache::s3://…
+            found, name = fsspec.core.url_to_fs(url)
+        else:
+            # Not by `url_to_fs`, which takes `::` in an object's name for another URL.
+            kind = fsspec.get_filesystem_class(protocol)
+            found = fsspec.filesystem(protocol, **kind._get_kwargs_from_urls(url))
+            name = kind._strip_protocol(url)
+    except (ImportError, ValueError) as error:
+        raise UsageError(
+            f"{url}: this kind of storage cannot be used here: {error}. Install the fsspec package "
+            "for it (s3fs, gcsfs, adlfs …) or use a local disk."
+        ) from error
+    found.invalidate_cache(name)
+    return found, name
+
+
+def info(path: PathLike) -> dict[str, Any] | None:
+    """Gives what a store says of an object or a folder; None if there is none.
+
+    Raises:
+        OSError: The store cannot be asked.
+    """
+    found, name = filesystem(path)
+    try:
+        return cast(dict[str, Any], found.info(name))
+    except FileNotFoundError:
+        return None
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """Gives what a store says of an object's version, as a text."""
+    return next((f"{key}={info[key]}" for key in _VERSION if info.get(key)), "")
+
+
+def names_below(found: Any, root: str) -> list[str]:
+    """Gives the names of a folder's objects at any depth; of an object, its own."""
+    names = [name for name in found.find(root) if name == root or name.startswith(f"{root}/")]
+    # Consoles and TensorFlow mark a folder by an object whose name ends in a slash. Some versions
+    # of the packages drop that, and would remove an object of the folder's name instead.
+    return [
+        name for name in names if not name.endswith("/") or found.split_path(name)[1][-1:] == "/"
+    ]
 
 
 def user_path(path: epath.PathLike) -> epath.Path:
