@@ -111,9 +111,7 @@ def _replace_incomplete_dir() -> None:
     original = utils.incomplete_dir
 
     @functools.wraps(original)
-    def incomplete_dir(
-        dirname: PathLike, *args: Any, **kwargs: Any
-    ) -> AbstractContextManager[str]:
+    def incomplete_dir(dirname: PathLike, *args: Any, **kwargs: Any) -> AbstractContextManager[str]:
         return _folders.get(os.fspath(dirname)) or original(dirname, *args, **kwargs)
 
     utils.incomplete_dir = incomplete_dir

@@ -100,7 +100,9 @@ def write_splits(
             written += result.num_examples
             bar.update(result.num_bytes)
             bar.set_postfix_str(f"{written:,} examples")
-    return {plan.split: _in_right_shards(plan, output, results, count_shards, runner) for plan in plans}
+    return {
+        plan.split: _in_right_shards(plan, output, results, count_shards, runner) for plan in plans
+    }
 
 
 def _in_right_shards(

@@ -23,6 +23,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from absl import logging
 from etils import epath
@@ -85,6 +86,11 @@ def note_path(shard: PathLike, suffix: str = ".json") -> str:
     return join(notes_folder(parent_of(shard)), f"{name_of(shard)}{suffix}")
 
 
+def shard_of(note: PathLike, suffix: str) -> str:
+    """Gives the path of the shard whose writing such a file serves."""
+    return join(parent_of(note).removesuffix(_NOTES), name_of(note).removesuffix(suffix))
+
+
 def notes_folder(folder: PathLike) -> str:
     """Gives the folder of all such files, for a folder of shards."""
     return f"{os.fspath(folder)}{_NOTES}"
@@ -144,9 +150,7 @@ class Staging:
         with _explained(self.target):
             self._publish(flush)
 
-    def record(
-        self, shards: manifest.Splits, file_format: str, source: str | None = None
-    ) -> None:
+    def record(self, shards: manifest.Splits, file_format: str, source: str | None = None) -> None:
         """Writes the manifest of the shards, and removes what killed builds left beside them.
 
         Args:
@@ -195,11 +199,11 @@ def check_place(dataset: PathLike) -> None:
     Raises:
         BuildError: It is a symbolic link.
     """
-    if is_local(dataset) and os.path.islink(dataset):
+    if is_local(dataset) and Path(dataset).is_symlink():
         raise BuildError(
-            f"{os.fspath(dataset)} is a symbolic link to {os.readlink(dataset)}; a dataset cannot "
-            "be written through one. Remove the link, or let it be that of a folder above, such as "
-            "data_dir."
+            f"{os.fspath(dataset)} is a symbolic link to {Path(dataset).readlink()}; a dataset "
+            "cannot be written through one. Remove the link, or let it be that of a folder above, "
+            "such as data_dir."
         )
 
 

@@ -164,10 +164,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         plans = digest = None
         if download_config.max_examples_per_split != 0:  # else TFDS looks at no input
             splits = self._opened_splits(dl_manager)
-            if problems := tfds_internals.check():
-                logging.warning(
-                    "This TFDS is not known (%s); it writes the dataset itself.", "; ".join(problems)
-                )
+            if problems := "; ".join(tfds_internals.check()):
+                logging.warning("This TFDS is not known (%s); it writes the dataset.", problems)
             elif all(isinstance(split, Examples) for split in splits.values()):
                 plans = self._plan(splits, download_config)
                 file_format = tfds_internals.format_name(file_format or self.info.file_format)
@@ -200,9 +198,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Tells whether the dataset is prepared; TFDS warns of a folder that is not there."""
         return files.exists(self.data_path) and super().is_prepared()
 
-    def _save_labels(
-        self, plans: Sequence[SplitPlan], download_dir: epath.PathLike | None
-    ) -> None:
+    def _save_labels(self, plans: Sequence[SplitPlan], download_dir: epath.PathLike | None) -> None:
         """Saves the labels, for the evaluation of models, where reading them takes long."""
         if prepared.skips_images(self.info.file_format.value, self.data_path):
             return
@@ -274,9 +270,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.on_plan(plan)
         shards = shard_writing.write_splits(
             build.plans,
-            shard_writing.Output(
-                build.stage.folder, file_format, tfds_internals.shard_namer(self)
-            ),
+            shard_writing.Output(build.stage.folder, file_format, tfds_internals.shard_namer(self)),
             options.shard_counter(download_config),
             build.runner,
             workers=plan.workers,
@@ -325,10 +319,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         workers = self.workers or processes.default_workers()
         # How fast Beam's workers are cannot be tried here.
         tried_with = None if options.uses_beam(download_config) else workers
-        folder = epath.Path(stage.folder)
-        estimate = preflight.estimate(plans, folder, file_format, tried_with)
-        dataset = epath.Path(stage.target)
-        return BuildPlan(dataset, plans, file_format, folder, workers, estimate)
+        estimate = preflight.estimate(plans, stage.folder, file_format, tried_with)
+        return BuildPlan(stage.target, plans, file_format, stage.folder, workers, estimate)
 
     def _plan(
         self, splits: Mapping[str, Examples], download_config: tfds.download.DownloadConfig

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
@@ -214,7 +215,7 @@ def _make_way(output: epath.Path) -> None:
     """Removes the empty folder in whose place the output will be, if there is one."""
     try:
         if is_local(output) and files.exists(output):
-            os.rmdir(output)
+            Path(output).rmdir()
     except OSError as error:
         if error.errno == errno.EBUSY:  # a folder of the same disk, mounted there
             raise _mount_point(output) from error

@@ -154,7 +154,7 @@ def _made(
                 raise
             raise UsageError(f"{name!r} cannot be opened: {error}") from error
         if overwrite:  # by the build, once it is known to be possible
-            return builder_cls(**kwargs, ignore_prepared=True)
+            return _made(builder_cls, name, False, {**kwargs, "ignore_prepared": True})
         found, wanted = _file_format(folder), kwargs.get("file_format")
         if wanted and found not in (None, wanted):
             raise BuildError(
