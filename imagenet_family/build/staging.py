@@ -136,10 +136,7 @@ class Staging:
             BuildError: The folder cannot be made, filled or renamed.
         """
         with _explained(self.folder):
-            for folder in (self.folder, self._notes):
-                files.make_folder(folder)
-                files.remove_named(folder, "", files.TEMPORARY_SUFFIX)
-            clear(self.target, keep=self)
+            self._make()
         try:
             yield self.folder
         except BaseException:
@@ -149,6 +146,12 @@ class Staging:
             raise
         with _explained(self.target):
             self._publish(flush)
+
+    def _make(self) -> None:
+        for folder in (self.folder, self._notes):
+            files.make_folder(folder)
+            files.remove_named(folder, "", files.TEMPORARY_SUFFIX)
+        clear(self.target, keep=self)
 
     def record(self, shards: manifest.Splits, file_format: str, source: str | None = None) -> None:
         """Writes the manifest of the shards, and removes what killed builds left beside them.
