@@ -48,8 +48,8 @@ def write_bare(task: Any) -> Any:
     from imagenet_family.copies import ArchiveReader
     from imagenet_family.shards import write
 
-    if write.atomic_file is not _straight:
-        replace(write, "atomic_file", _straight)
+    if write.whole_name is not _straight:
+        replace(write, "whole_name", _straight)
         write.RecordDigest.add = _count
         ArchiveReader._read = _read
     return write.write_shard(task.examples, task.path, task.file_format)
@@ -201,14 +201,14 @@ class _Kept:
         from imagenet_family.shards import write
 
         self._add, self._read = write.RecordDigest.add, ArchiveReader._read
-        self._atomic_file = write.atomic_file
+        self._whole_name = write.whole_name
 
     def restore(self) -> None:
         from imagenet_family.copies import ArchiveReader
         from imagenet_family.shards import write
 
-        if write.atomic_file is _straight:
-            replace(write, "atomic_file", self._atomic_file)
+        if write.whole_name is _straight:
+            replace(write, "whole_name", self._whole_name)
             write.RecordDigest.add, ArchiveReader._read = self._add, self._read
 
 

@@ -7,20 +7,18 @@ without preparing a dataset.
 
 import importlib
 import types
+from pathlib import Path
 from typing import Any
 
 from imagenet_family import registration
 
+# A dataset is a folder: what is to be known of it stands there and nowhere else.
+_BUILDERS = sorted(Path(__file__).parent.glob("datasets/*/*_dataset_builder.py"))
+
 DATASETS = types.MappingProxyType(
     {
-        name: f"imagenet_family.datasets.{name}.{name}_dataset_builder"
-        for name in (
-            "imagenet2012",
-            "imagenet2012_multilabel",
-            "imagenet2012_real",
-            "imagenet2012_subset",
-            "imagenet_v2",
-        )
+        file.parent.name: f"imagenet_family.datasets.{file.parent.name}.{file.stem}"
+        for file in _BUILDERS
     }
 )
 """The module of each dataset's builder, by the dataset's name."""

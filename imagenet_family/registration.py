@@ -34,7 +34,8 @@ class BuilderProvider:
 
     def get_builder_cls(self, name: str) -> type:
         """Gives the builder class of one of our datasets."""
-        return importlib.import_module(self._modules[name]).Builder
+        builder: type = importlib.import_module(self._modules[name]).Builder
+        return builder
 
 
 def register(modules: Mapping[str, str]) -> None:
@@ -77,5 +78,5 @@ class _WhenImported(importlib.abc.MetaPathFinder):
                 execute(module)
                 _add(self._provider, module)
 
-            spec.loader.exec_module = execute_and_add
+            spec.loader.exec_module = execute_and_add  # type: ignore[method-assign]
         return spec

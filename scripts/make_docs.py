@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 import imagenet_family
-from imagenet_family.datasets import published
+from imagenet_family.datasets import catalogue
 from imagenet_family.downloads import known_files
 from imagenet_family.storage import resources
 
@@ -72,17 +72,15 @@ def page(name: str) -> str:
 
 def splits(name: str, config: str) -> Mapping[str, int]:
     """Gives the number of examples in each split when the published archives are complete."""
-    found = published.SPLITS[f"{name}/{config}".rstrip("/")]
-    if name == "imagenet2012_subset":  # its default version has no test split
-        found = {split: count for split, count in found.items() if split != "test"}
-    return found
+    found = catalogue.facts(name).splits(config)
+    return {split: known.examples for split, known in found.items() if known.default}
 
 
 def files(name: str) -> list[known_files.KnownFile]:
     """Gives the files that a dataset is built from, of those whose checksum is known."""
     path = resources.resource_path("checksums", f"{name}.tsv")
     names = [line.split("\t")[3] for line in path.read_text().splitlines()]
-    return [known_files.known_file(file) for file in names]
+    return [file for file in known_files.known_files() if file.name in names]
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -42,6 +42,14 @@ def test_the_demo_runs_from_the_wheel(unpacked, tmp_path):
     assert (tmp_path / "demo" / "examples.png").stat().st_size > 10_000
 
 
+def test_every_module_is_in_the_wheel_and_says_that_it_has_types(unpacked):
+    checkout = REPOSITORY / "imagenet_family"
+    modules = {path.relative_to(checkout) for path in checkout.rglob("*.py")}
+    package = unpacked / "imagenet_family"
+    assert {path.relative_to(package) for path in package.rglob("*.py")} == modules
+    assert (package / "py.typed").exists()
+
+
 def test_checksums_licence_and_metadata_are_in_the_wheel(unpacked, tmp_path):
     code = (
         "import imagenet_family, tensorflow_datasets as tfds\n"

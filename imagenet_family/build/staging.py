@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from absl import logging
-from etils import epath
 
 from imagenet_family.errors import BuildError
 from imagenet_family.examples.table import Examples
@@ -168,7 +167,7 @@ class Staging:
         with _explained(self.folder):
             for name in set(files.listing(self.folder)) - self._shards:
                 files.remove_tree(join(self.folder, name))
-        manifest.write(epath.Path(self.folder), file_format, shards, source)
+        manifest.write(self.folder, file_format, shards, source)
 
     def _publish(self, flush: bool) -> None:
         names = files.listing(self.folder)

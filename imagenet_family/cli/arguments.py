@@ -16,7 +16,9 @@ from imagenet_family.errors import UsageError
 
 if TYPE_CHECKING:
     from imagenet_family.build.processes import WorkerPool
+    from imagenet_family.build.staging import ShardTask
     from imagenet_family.datasets.builder import ArchiveBuilder
+    from imagenet_family.shards.digest import ShardResult
 
 _NAMES = ", ".join(imagenet_family.DATASETS)
 
@@ -55,7 +57,9 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def worker_pool(args: argparse.Namespace, *, early: bool = True) -> WorkerPool:
+def worker_pool(
+    args: argparse.Namespace, *, early: bool = True
+) -> WorkerPool[ShardTask, ShardResult]:
     """Makes the processes that write shards, for all datasets of a command.
 
     Args:

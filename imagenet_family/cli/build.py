@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from imagenet_family.build.build_plan import BuildPlan
     from imagenet_family.build.processes import WorkerPool
+    from imagenet_family.build.staging import ShardTask
     from imagenet_family.datasets.builder import ArchiveBuilder
+    from imagenet_family.shards.digest import ShardResult
 
 
 # What file formats need that need not be installed.
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_names(parser)
     arguments.add_folders(parser)
     arguments.add_workers(parser)
-    parser.add_argument("--file_format", help="tfrecord (default), array_record, parquet, …")
+    parser.add_argument("--file_format", help="tfrecord (default), array_record, parquet, ...")
     parser.add_argument("--num_shards", type=arguments.positive, help="shards of each split")
     parser.add_argument("--max_shard_size_mb", type=arguments.positive, help="as in tfds build")
     parser.add_argument(
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--beam_pipeline_options",
-        help="write the shards with Apache Beam; as in tfds build: runner=DataflowRunner,project=…",
+        help="write the shards with Apache Beam, as tfds build does: runner=FlinkRunner,…",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="delete a prepared dataset and build it again"
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         return _build(args, pool)
 
 
-def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
+def _build(args: argparse.Namespace, pool: WorkerPool[ShardTask, ShardResult]) -> int:
     arguments.import_tfds()
     import tensorflow_datasets as tfds
 
@@ -94,7 +96,7 @@ def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
     )
     made = arguments.builders(
         args,
-        file_format=_file_format(args),
+        file_format=_file_format(args.file_format),
         flush=args.flush,
         pool=pool,
         overwrite=args.overwrite and not (args.dry_run or args.fail_if_exists),
@@ -121,24 +123,22 @@ def _build(args: argparse.Namespace, pool: WorkerPool) -> int:
     return 0
 
 
-def _file_format(args: argparse.Namespace) -> str | None:
+def _file_format(chosen: str | None) -> str | None:
     from tensorflow_datasets.core import file_adapters
 
     from imagenet_family import tfds_internals
 
     formats = [file_format.value for file_format in file_adapters.FileFormat]
-    if args.file_format not in (None, *formats):
-        raise UsageError(
-            f"There is no file format {args.file_format!r}; there are {', '.join(formats)}."
-        )
-    tfds_internals.check_writable(args.file_format)
-    package = _PACKAGES.get(args.file_format)
+    if chosen not in (None, *formats):
+        raise UsageError(f"There is no file format {chosen!r}; there are {', '.join(formats)}.")
+    tfds_internals.check_writable(chosen)
+    package = _PACKAGES.get(chosen or "")
     if package and importlib.util.find_spec(package) is None:
         raise UsageError(
-            f"The file format {args.file_format!r} needs the Python package {package}, which is "
-            "not installed. Install it, or choose another format."
+            f"The file format {chosen!r} needs the Python package {package}, which is not "
+            "installed. Install it, or choose another format."
         )
-    return args.file_format
+    return chosen
 
 
 def _beam_options(flags: str | None) -> PipelineOptions | None:

@@ -10,6 +10,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import io
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from imagenet_family.shards import read
 from imagenet_family.storage.resources import resource_path
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
     from imagenet_family.datasets.builder import ArchiveBuilder
@@ -69,11 +71,13 @@ def run(args: argparse.Namespace) -> int:
         report(builder)
     print(f"\n{len(prepared)} datasets in {time.perf_counter() - start:.1f} s")
     picture = folder / _PICTURE
-    with picture.open("wb") as file:
-        _grid(prepared).save(file, "PNG")
+    png = io.BytesIO()
+    _grid(prepared).save(png, "PNG")
+    picture.write_bytes(png.getvalue())
     print(f"Their first examples: {picture}")
-    name = prepared[-1].info.full_name.rpartition("/")[0]
-    print(f"Load one: tfds.load({name!r}, split='test', data_dir={str(folder)!r})")
+    last = prepared[-1]
+    split = next(iter(last.info.splits))
+    print(f"Load one: tfds.load({last.config_name!r}, {split=}, data_dir={str(folder)!r})")
     return 0
 
 
@@ -99,7 +103,7 @@ def _grid(prepared: list[ArchiveBuilder]) -> Image.Image:
     return grid
 
 
-def _examples(builder: ArchiveBuilder, split: str) -> Iterator[tuple]:
+def _examples(builder: ArchiveBuilder, split: str) -> Iterator[tuple[np.ndarray, str]]:
     """Reads `(uint8 image, name of the label)` of a prepared split, in order."""
     from tensorflow_datasets.proto import tf_example_pb2
 

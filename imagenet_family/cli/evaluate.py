@@ -18,12 +18,16 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from etils import epath
 
 from imagenet_family import DATASETS
 from imagenet_family.cli import arguments
 from imagenet_family.errors import BuildError, UsageError
+
+if TYPE_CHECKING:
+    from imagenet_family.evaluation import PredictionFile
 
 _MODEL_AND_FILE = re.compile(r"(?P<model>[^=/\\]+)=(?P<path>.+)", re.DOTALL)
 
@@ -79,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_files(texts: Sequence[str]) -> dict[str, list]:
+def read_files(texts: Sequence[str]) -> dict[str, list[PredictionFile]]:
     """Reads the files of `--predictions`, by model.
 
     Raises:
@@ -88,7 +92,7 @@ def read_files(texts: Sequence[str]) -> dict[str, list]:
     """
     from imagenet_family import evaluation
 
-    files: dict[str, list[evaluation.PredictionFile]] = {}
+    files: dict[str, list[PredictionFile]] = {}
     for text in dict.fromkeys(texts):
         named, path = _model_and_file(text)
         model = named or epath.Path(path.removesuffix(".gz")).stem
@@ -116,9 +120,9 @@ def _is_dataset(text: str) -> bool:
     name = text.partition(":")[0]
     if name.partition("/")[0] not in DATASETS:
         return False
-    from imagenet_family.datasets import published
+    from imagenet_family.datasets import catalogue
 
-    return name in DATASETS or name in published.SPLITS
+    return name in DATASETS or name in catalogue.all_splits()
 
 
 def _model_and_file(text: str) -> tuple[str | None, str]:

@@ -20,8 +20,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Mapping
 
 from imagenet_family.cli import arguments
+from imagenet_family.datasets import catalogue
+from imagenet_family.datasets.dataset import Split
 from imagenet_family.errors import UsageError
 from imagenet_family.verify import manual_dir, prepared_datasets
 
@@ -54,9 +57,10 @@ def run(args: argparse.Namespace) -> int:
     result = {}
     if args.manual_dir is not None:
         wanted = _wanted(args.dataset)
-        names = {file for name in wanted for file in manual_dir.files_of(name)}
-        files = manual_dir.check_files(args.manual_dir, checksums=args.checksums, names=names)
-        datasets = manual_dir.datasets(files, wanted)
+        files = manual_dir.check_files(
+            args.manual_dir, manual_dir.files_of(wanted), checksums=args.checksums
+        )
+        datasets = manual_dir.report_datasets(files, wanted)
         result["files"] = [dataclasses.asdict(file) for file in files]
         result["datasets"] = [
             {**dataclasses.asdict(report), "lacking": [file.name for file in report.lacking]}
@@ -85,24 +89,23 @@ def run(args: argparse.Namespace) -> int:
     return 0 if ok else 1
 
 
-def _wanted(names: list[str]) -> list[str]:
+def _wanted(names: list[str]) -> manual_dir.Datasets:
     """Gives the datasets with configs that names stand for."""
-    wanted = []
+    wanted: dict[str, Mapping[str, Split]] = {}
+    family = catalogue.all_splits()
     for text in names:
         name = text.partition(":")[0]
-        found = [known for known in manual_dir.NEEDS if f"{known}/".startswith(f"{name}/")]
+        found = {known: family[known] for known in family if f"{known}/".startswith(f"{name}/")}
         if not found:
-            raise UsageError(
-                f"There is no dataset {text!r}; there are {', '.join(manual_dir.NEEDS)}."
-            )
-        wanted += found
-    return wanted or list(manual_dir.NEEDS)
+            raise UsageError(f"There is no dataset {text!r}; there are {', '.join(family)}.")
+        wanted |= found
+    return wanted or family
 
 
 def _file_text(file: manual_dir.FileReport) -> str:
     if file.state == manual_dir.MISSING:
         by_itself = "a build downloads it from " if file.downloadable else ""
-        return f"{file.name}: missing ({by_itself}{file.where_to_get})"
+        return f"{file.name}: missing{_in_brackets(by_itself + file.where_to_get)}"
     parts = [] if file.size is None else [f"{file.size:,} bytes"]
     if file.examples is not None:
         parts.append(f"{file.examples:,} examples")
@@ -112,7 +115,7 @@ def _file_text(file: manual_dir.FileReport) -> str:
         parts.append(f"sha256 {file.sha256}")
     lines = [f"{file.name}: {_STATES[file.state]}: {', '.join(parts)}"]
     lines += [f"  {problem}" for problem in file.problems]
-    if file.problems:
+    if file.problems and file.where_to_get:
         lines.append(f"  The published file: {file.where_to_get}")
     return "\n".join(lines)
 
@@ -129,13 +132,17 @@ def _dataset_text(report: manual_dir.DatasetReport) -> str:
     if report.can_be_built:
         text = f"{report.name}: can be built: {', '.join(report.splits)}"
     lacking = [
-        f"{file.name} {'is missing' if file.state == manual_dir.MISSING else 'cannot be used'} "
-        f"({file.where_to_get})"
+        f"{file.name} {'is missing' if file.state == manual_dir.MISSING else 'cannot be used'}"
+        f"{_in_brackets(file.where_to_get)}"
         for file in report.lacking
     ]
     if report.one_is_enough:
         lacking = [f"one of these is enough: {', '.join(lacking)}"]
     return "; ".join([text, *lacking])
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
 
 
 def _prepared_text(report: prepared_datasets.PreparedReport) -> str:

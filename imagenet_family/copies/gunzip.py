@@ -14,8 +14,10 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from imagenet_family.copies import saved_index
-from imagenet_family.errors import ArchiveError, BuildError, ImagenetFamilyError
-from imagenet_family.storage import reads
+from imagenet_family.errors import ArchiveError, BuildError
+from imagenet_family.storage import files, reads
+from imagenet_family.storage.locks import exclusive
+from imagenet_family.storage.paths import join, parent_of
 from imagenet_family.storage.reads import LocalFile, RemoteFile
 
 _MAGIC = b"\x1f\x8b"
@@ -49,12 +51,12 @@ def plain_tar(source: str, cache_dir: str | None, progress: bool) -> str:
         # A changed archive has another fingerprint and so another copy.
         identity = json.dumps(vars(file.fingerprint()), sort_keys=True).encode()
         version = hashlib.sha256(identity).hexdigest()[:8]
-        target = reads.join(cache_dir, saved_index.cache_name(source, f"-{version}.tar"))
-        lock = reads.join(cache_dir, saved_index.cache_name(source, ".lock"))
-        with reads.exclusive(lock, f"decompressing {source}") as alone:
-            if not reads.exists(target):
+        target = join(cache_dir, saved_index.cache_name(source, f"-{version}.tar"))
+        lock = join(cache_dir, saved_index.cache_name(source, ".lock"))
+        with exclusive(lock, f"decompressing {source}") as alone:
+            if not files.exists(target):
                 if alone:  # copies of what it was before, and what killed processes left
-                    reads.remove_all(cache_dir, saved_index.cache_name(source, "-"))
+                    files.remove_named(cache_dir, saved_index.cache_name(source, "-"))
                 _decompress(file, source, target, progress)
         return target
 
@@ -71,18 +73,21 @@ def _decompress(file: LocalFile | RemoteFile, source: str, target: str, progress
     ) as bar:
         try:
             # Unlike a saved index, the copy holds nothing to recognise damage by.
-            reads.write_whole(target, _content(file, source, bar), flush=True)
-        except ImagenetFamilyError:
+            files.make_folder(parent_of(target))
+            with files.whole_file(target, flush=True) as copy:
+                copy.writelines(_content(file, source, bar))
+        except ArchiveError:
             raise
         except Exception as error:
-            full = getattr(error, "errno", None) in _NO_SPACE
+            reason = error.__cause__ or error
+            full = getattr(reason, "errno", None) in _NO_SPACE
             raise BuildError(
                 f"{target}: the content of {source} cannot be written there: "
-                f"{'no space left' if full else error}. Make space (an archive of images holds "
+                f"{'no space left' if full else reason}. Make space (an archive of images holds "
                 f"hardly more than its {file.size} bytes) or use another cache folder."
             ) from error
     if file.fingerprint() != before:
-        reads.remove(target)
+        files.remove(target)
         raise ArchiveError(
             f"{source}: expected {before} to the end, found {file.fingerprint()}: the archive "
             "changed while it was decompressed. Wait until it is complete and start again."

@@ -1,7 +1,6 @@
 """The index of an archive: where each member's data lies."""
 
 import dataclasses
-import os
 import threading
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from imagenet_family.copies.tar import headers, parallel
 from imagenet_family.copies.tar.walk import Members
 from imagenet_family.errors import ArchiveError
 from imagenet_family.storage import reads
+from imagenet_family.storage.paths import PathLike, absolute
 from imagenet_family.storage.reads import Fingerprint, LocalFile, RemoteFile
 
 _SPOT_CHECKS = 16
@@ -58,9 +58,9 @@ class ArchiveIndex:
 
 
 def index_archive(
-    path: str | os.PathLike,
+    path: PathLike,
     *,
-    cache_dir: str | os.PathLike | None = None,
+    cache_dir: PathLike | None = None,
     progress: bool = True,
     workers: int | None = None,
 ) -> ArchiveIndex:
@@ -81,8 +81,8 @@ def index_archive(
         ArchiveError: It is not a tar, is damaged, or holds something that cannot be used.
         BuildError: There is no space for the content of a gzip archive.
     """
-    source = reads.absolute(path)
-    cache = None if cache_dir is None else reads.absolute(cache_dir)
+    source = absolute(path)
+    cache = None if cache_dir is None else absolute(cache_dir)
     plain = gunzip.plain_tar(source, cache, progress)
     file = reads.open_file(plain)
     try:

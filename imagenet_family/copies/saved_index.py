@@ -18,7 +18,8 @@ from absl import logging
 
 from imagenet_family.copies.tar import headers
 from imagenet_family.copies.tar.walk import Members
-from imagenet_family.storage import reads
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import join
 from imagenet_family.storage.reads import Fingerprint
 
 _MAGIC = b"IFINDEX1"
@@ -40,7 +41,7 @@ def cache_name(path: str, suffix: str) -> str:
 
 def save(cache_dir: str, path: str, fingerprint: Fingerprint, members: Members) -> None:
     """Writes the saved index of the archive at `path`; failing to is only a warning."""
-    target = reads.join(cache_dir, cache_name(path, ".index"))
+    target = join(cache_dir, cache_name(path, ".index"))
     names = np.ascontiguousarray(members.names)
     directories = "\0".join(members.directories).encode()
     description = json.dumps(
@@ -64,17 +65,19 @@ def save(cache_dir: str, path: str, fingerprint: Fingerprint, members: Members) 
     for piece in pieces:
         digest.update(piece)
     try:
-        reads.write_whole(target, [*pieces, digest.digest()])
+        files.make_folder(cache_dir)
+        with files.whole_file(target) as file:
+            file.writelines([*pieces, digest.digest()])
     except Exception as error:
         logging.warning("The index of %s could not be saved as %s: %s", path, target, error)
 
 
 def load(cache_dir: str, path: str, fingerprint: Fingerprint) -> Members | None:
     """Returns the saved index of the archive at `path`, or None when there is no usable one."""
-    target = reads.join(cache_dir, cache_name(path, ".index"))
+    target = join(cache_dir, cache_name(path, ".index"))
     try:
         # A member takes more bytes in the archive than in the index.
-        raw = reads.read_whole(target, limit=fingerprint.size + 2 * _MAX_DESCRIPTION)
+        raw = files.read_bytes(target, limit=fingerprint.size + 2 * _MAX_DESCRIPTION)
         return _parse(raw, path, fingerprint)
     except FileNotFoundError:
         return None

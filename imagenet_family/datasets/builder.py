@@ -11,17 +11,17 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from imagenet_family import copies, progress, tfds_internals
+from imagenet_family import copies, downloads, progress, tfds_internals
 from imagenet_family.build import options, preflight, processes, shard_writing, staging
 from imagenet_family.build.build_plan import BuildPlan
-from imagenet_family.datasets import published
-from imagenet_family.downloads import fetching, known_files
+from imagenet_family.datasets import dataset
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
 from imagenet_family.examples.table import Examples, LazyExamples
 from imagenet_family.shards import prepared, saved_labels
-from imagenet_family.storage import files, reads, stores
+from imagenet_family.storage import files, stores
+from imagenet_family.storage.paths import absolute
 
 _CACHE_FOLDER = "imagenet_family"
 
@@ -49,7 +49,13 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Subclasses give `_info`, `_split_generators` and `_generate_examples` as any TFDS builder
     does. Because their splits are `Examples`, the shards are planned from the index and written
     independently of each other; were they any other iterable, TFDS would write them.
+
+    Attributes:
+        DATASET: What is known of the dataset besides: which files its splits are built from and
+            what models are measured by on them, so that it can be verified and evaluated.
     """
+
+    DATASET = dataset.Dataset({})
 
     def __init__(
         self,
@@ -95,7 +101,17 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @tfds.core.utils.classproperty
     @classmethod
     def _checksums_path(cls) -> epath.Path:
-        return known_files.checksums_path(cls.name)
+        return downloads.checksums_path(cls.name)
+
+    @property
+    def config_name(self) -> str:
+        """The dataset's name with its config, such as `imagenet_v2/topimages`."""
+        return f"{self.name}/{self.builder_config.name}" if self.builder_config else self.name
+
+    @property
+    def facts(self) -> Mapping[str, dataset.Split]:
+        """What is known of each split, by name."""
+        return self.DATASET.splits(self.builder_config.name if self.builder_config else None)
 
     def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
         """Makes the `DatasetInfo`; see `tfds.core.DatasetBuilder.dataset_info_from_configs`."""
@@ -203,9 +219,9 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if prepared.skips_images(self.info.file_format.value, self.data_path):
             return
         splits = prepared.prepared_splits(self)
-        folder = reads.absolute(self.index_dir(download_dir))
+        folder = absolute(self.index_dir(download_dir))
         for plan in plans:
-            if plan.split in published.MEASURED_SPLITS.get(self.name, ()):
+            if plan.split in dataset.measured(self.facts):
                 columns = plan.examples.take(plan.order).columns
                 split = splits[plan.split]
                 saved_labels.save(folder, split, saved_labels.identity(split), columns)
@@ -261,9 +277,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         build = self._build
         if build is None or build.plans is None:
             return super()._generate_splits(dl_manager, download_config)
-        for difference in published.differences(
-            self.info.full_name, {plan.split: plan.examples for plan in build.plans}
-        ):
+        splits = {plan.split: plan.examples for plan in build.plans}
+        for difference in dataset.differences(self.info.full_name, self.facts, splits):
             logging.warning("%s", difference)
         file_format = self.info.file_format.value
         plan = self._build_plan(build.plans, build.stage, file_format, download_config)
@@ -277,7 +292,12 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
         build.stage.record(shards, file_format)
         return [
-            tfds_internals.split_info(self, split, results.values())
+            tfds_internals.split_info(
+                self,
+                split,
+                [shard.num_examples for shard in results.values()],
+                sum(shard.num_bytes for shard in results.values()),
+            )
             for split, results in shards.items()
         ]
 
@@ -358,10 +378,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _fetch(self, dl_manager: tfds.download.DownloadManager, url: str) -> epath.Path:
         """Gives the file of a URL: from manual_dir, the cache of downloads, or the network."""
-        verify = self.verify_checksums
-        if verify is None:
-            verify = known_files.verify_by_default()
-        return fetching.fetch(dl_manager, url, verify=verify)
+        return downloads.fetch(dl_manager, url, verify=self.verify_checksums)
 
     def _lazy(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,13 @@ from etils import epath
 
 from imagenet_family import tfds_internals
 from imagenet_family.copies import ArchiveIndex
+from imagenet_family.datasets import counting
+from imagenet_family.datasets.dataset import Alone, SourceFile, Split
 from imagenet_family.errors import BuildError, LabelError, MissingFileError
 from imagenet_family.examples.table import Examples
 from imagenet_family.labels import classes
+from imagenet_family.metrics.accuracy import STANDARD
+from imagenet_family.metrics.label_columns import Labels
 
 if TYPE_CHECKING:
     from tensorflow_datasets.download import DownloadManager
@@ -20,6 +25,10 @@ if TYPE_CHECKING:
 TRAIN = "ILSVRC2012_img_train.tar"
 VALIDATION = "ILSVRC2012_img_val.tar"
 TEST = "ILSVRC2012_img_test.tar"
+
+TRAIN_EXAMPLES = 1_281_167
+VALIDATION_EXAMPLES = 50_000
+TEST_EXAMPLES = 100_000
 
 RELEASE_NOTES = {
     "2.0.0": "Validation labels corrected.",
@@ -30,6 +39,8 @@ RELEASE_NOTES = {
     "5.1.0": "Test split added.",
 }
 
+_WHERE = "https://image-net.org/download-images (ILSVRC2012; needs an account)"
+_TEST_NAME = re.compile(rb"ILSVRC2012_test_\d{8}\.JPEG")
 _WNID_LENGTH = 9  # 'n' and eight digits
 _NO_LABEL = -1  # in the test split, as stock TFDS writes it
 
@@ -95,6 +106,52 @@ def test_examples(index: ArchiveIndex) -> Examples:
     """Gives the examples of the test archive, whose labels were never published (-1)."""
     label = np.full(len(index), _NO_LABEL, np.int64)
     return Examples.from_index(index, {"file_name": index.names, "label": label})
+
+
+def _count_train(path: epath.Path, progress: bool) -> tuple[int, int]:
+    index = counting.index(path, progress)
+    label = train_examples(index).columns["label"]
+    counting.check_distinct(index)
+    return len(index), len(np.unique(label))
+
+
+def _count_validation(path: epath.Path, progress: bool) -> tuple[int, int]:
+    index = counting.index(path, progress)
+    return len(index), len(np.unique(validation_labels(index)))
+
+
+def _count_test(path: epath.Path, progress: bool) -> tuple[int, None]:
+    index = counting.index(path, progress)
+    counting.check_distinct(index)
+    for row, name in enumerate(index.names.tolist()):
+        if not _TEST_NAME.fullmatch(name):
+            raise LabelError(
+                f"{index.source}: member {index.member_name(row)} at offset {index.offsets[row]}: "
+                f"expected names such as ILSVRC2012_test_00000001.JPEG. Is this {TEST}?"
+            )
+    return len(index), None
+
+
+def _published_labels() -> Labels:
+    return Labels(classes.validation_image_names(), classes.validation_labels())
+
+
+TRAIN_FILE = SourceFile(TRAIN, _count_train, TRAIN_EXAMPLES, classes.NUM_CLASSES, _WHERE)
+VALIDATION_FILE = SourceFile(
+    VALIDATION, _count_validation, VALIDATION_EXAMPLES, classes.NUM_CLASSES, _WHERE
+)
+TEST_FILE = SourceFile(TEST, _count_test, TEST_EXAMPLES, None, _WHERE)
+
+VALIDATION_SPLIT = Split(
+    (VALIDATION_FILE,),
+    VALIDATION_EXAMPLES,
+    metrics=STANDARD,
+    whole_validation=True,
+    alone=Alone(VALIDATION, validation_examples, _published_labels),
+)
+"""The validation split of datasets that have it as it is."""
+
+TEST_SPLIT = Split((TEST_FILE,), TEST_EXAMPLES)
 
 
 def rows_named(index: ArchiveIndex, wanted: Collection[bytes], listed_in: object) -> np.ndarray:

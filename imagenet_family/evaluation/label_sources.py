@@ -14,20 +14,16 @@ import numpy as np
 from etils import epath
 
 from imagenet_family import DATASETS
-from imagenet_family.datasets import published
+from imagenet_family.datasets import catalogue
+from imagenet_family.datasets.dataset import Alone, Split, measured
 from imagenet_family.errors import MissingFileError, UsageError
-from imagenet_family.labels import classes
+from imagenet_family.metrics.accuracy import STANDARD
 from imagenet_family.metrics.label_columns import Labels, LabelSets
 
 if TYPE_CHECKING:
     from imagenet_family.datasets.builder import ArchiveBuilder
     from imagenet_family.examples.table import Column, Examples
     from imagenet_family.read.source import DataSource
-
-V2 = "imagenet_v2"
-IMAGENET_M = "imagenet_m"
-# Their validation split is ImageNet's own, which needs none of their other files.
-_PLAIN_VALIDATION = ("imagenet2012", "imagenet2012_subset")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +37,9 @@ class LabelledSplit:
         origin: Where the labels were read.
         image: Reads the image of a row of the labels as JPEG bytes, from any thread; None if the
             images are not at hand.
+        facts: What is known of the split: the metrics that it is for, and how it relates to
+            ImageNet's validation images. None for what is known of the dataset's split of that
+            name; if the dataset is not of the family, it is for top-1 and top-5 accuracy.
     """
 
     dataset: str
@@ -48,6 +47,15 @@ class LabelledSplit:
     labels: Labels
     origin: str
     image: Callable[[int], bytes] | None = None
+    facts: Split | None = None
+
+    @property
+    def known(self) -> Split:
+        """What is known of the split."""
+        if self.facts is not None:
+            return self.facts
+        split = self.split.partition("[")[0]  # a part is for what the whole is for
+        return catalogue.all_splits().get(self.dataset, {}).get(split, Split(metrics=STANDARD))
 
     @property
     def title(self) -> str:
@@ -57,7 +65,7 @@ class LabelledSplit:
     @property
     def name_space(self) -> str:
         """Where a file name stands for one image: configs of ImageNetV2 have names in common."""
-        return self.dataset if self.dataset.startswith(V2) else ""
+        return self.dataset if self.known.names_of_config else ""
 
 
 def read_splits(
@@ -71,9 +79,9 @@ def read_splits(
 ) -> list[LabelledSplit]:
     """Reads the labels of all splits of some datasets that models are measured on.
 
-    Those are `test` of imagenet_v2, `validation` of the others, and `imagenet_m`. Labels come from
-    the prepared dataset in `data_dir` unless `manual_dir` is given, and from the archives if there
-    is none; those of ImageNet's validation images, without either, from this package.
+    Labels come from the prepared dataset in `data_dir` unless `manual_dir` is given, and from the
+    archives if there is none; those of ImageNet's validation images, without either, from this
+    package.
 
     Args:
         names: Datasets, such as `'imagenet_v2'` for all of its configs, or
@@ -126,10 +134,12 @@ def _builders(
     from imagenet_family.read import opening
 
     for name in names:
+        read: list[dict[str, Split]] = []
         for builder in opening.builders(name, data_dir=data_dir, **kwargs):
-            yield builder
-            if builder.name in _PLAIN_VALIDATION:  # all configs have the same validation split
-                break
+            splits = measured(builder.facts)
+            if splits not in read:  # all configs may have the same validation split
+                read.append(splits)
+                yield builder
 
 
 def _read(
@@ -138,77 +148,96 @@ def _read(
     download_dir: epath.PathLike | None,
     progress: bool,
 ) -> Iterator[LabelledSplit]:
-    dataset = f"{builder.name}/{builder.builder_config.name}" if builder.builder_config else ""
-    dataset = dataset or builder.name
+    splits = measured(builder.facts)
+    if not splits:
+        raise UsageError(
+            f"{builder.config_name} has no split that models are measured on: give its builder a "
+            "DATASET with the metrics of one."
+        )
     if manual_dir is None and builder.is_prepared():
-        yield from _read_prepared(dataset, builder, download_dir, progress)
-    elif builder.name in _PLAIN_VALIDATION:
-        yield _read_validation(dataset, builder, manual_dir, download_dir, progress)
-    else:
-        opened = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
-        for split in published.MEASURED_SPLITS[builder.name]:
-            yield _from_examples(dataset, split, opened[split])
+        yield from _read_prepared(builder, splits, download_dir, progress)
+        return
+    opened: Mapping[str, Examples] | None = None
+    for name, split in splits.items():
+        if split.alone is not None:
+            yield _read_alone(builder, name, split.alone, manual_dir, download_dir, progress)
+            continue
+        if opened is None:
+            opened = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
+        if name not in opened:
+            raise MissingFileError(
+                f"{builder.config_name} has no split {name!r}, only {', '.join(opened)}: its files "
+                "are missing."
+            )
+        yield _from_examples(builder, name, opened[name])
 
 
 def _read_prepared(
-    dataset: str,
     builder: ArchiveBuilder,
+    splits: Mapping[str, Split],
     download_dir: epath.PathLike | None,
     progress: bool,
 ) -> Iterator[LabelledSplit]:
     from imagenet_family.shards import prepared, prepared_labels
 
     plans = prepared.prepared_splits(builder)
-    for split in published.MEASURED_SPLITS[builder.name]:
-        if split not in plans:
+    for name in splits:
+        if name not in plans:
             raise MissingFileError(
-                f"{builder.data_path} has no split {split!r}, only {', '.join(plans)}. Build the "
-                f"dataset with the archive of {split!r}, or pass manual_dir."
+                f"{builder.data_path} has no split {name!r}, only {', '.join(plans)}. Build the "
+                f"dataset with the archive of {name!r}, or pass manual_dir."
             )
         found = prepared_labels.read_labels(
-            plans[split], builder.index_dir(download_dir), show_progress=progress
+            plans[name], builder.index_dir(download_dir), show_progress=progress
         )
-        yield LabelledSplit(
-            dataset, split, _labels(found.columns), str(builder.data_path), found.image
-        )
+        labels = _labels(found.columns)
+        yield _labelled(builder, name, labels, str(builder.data_path), found.image)
 
 
-def _read_validation(
-    dataset: str,
+def _read_alone(
     builder: ArchiveBuilder,
+    name: str,
+    alone: Alone,
     manual_dir: epath.PathLike | None,
     download_dir: epath.PathLike | None,
     progress: bool,
 ) -> LabelledSplit:
-    """Reads the validation split alone: `open_splits` would index the train archive too."""
+    """Reads one split alone: `open_splits` would ask for the other splits' files too."""
     from imagenet_family import copies
     from imagenet_family.datasets import ilsvrc
 
     folder = epath.Path(download_dir or builder.data_dir_root / "downloads") / "manual"
-    archive = epath.Path(manual_dir or folder).expanduser() / ilsvrc.VALIDATION
+    archive = epath.Path(manual_dir or folder).expanduser() / alone.archive
     if archive.exists():
         index = copies.index_archive(
             archive, cache_dir=builder.index_dir(download_dir), progress=progress
         )
-        return _from_examples(dataset, "validation", ilsvrc.validation_examples(index))
+        return _from_examples(builder, name, alone.examples(index))
     if manual_dir is not None:
         raise MissingFileError(
-            f"Not found: {archive}. {ilsvrc.instructions(ilsvrc.VALIDATION)} Without manual_dir, "
+            f"Not found: {archive}. {ilsvrc.instructions(alone.archive)} Without manual_dir, "
             "the published labels are used."
         )
-    published = Labels(classes.validation_image_names(), classes.validation_labels())
-    return LabelledSplit(dataset, "validation", published, "the published labels")
+    return _labelled(builder, name, alone.labels(), "the published labels", None)
 
 
-def _from_examples(dataset: str, split: str, examples: Examples) -> LabelledSplit:
+def _from_examples(builder: ArchiveBuilder, name: str, examples: Examples) -> LabelledSplit:
     reader = examples.open()
-    return LabelledSplit(
-        dataset,
-        split,
-        _labels(examples.columns),
-        examples.source,
-        lambda row: examples.read_image(reader, row),
-    )
+
+    def image(row: int) -> bytes:
+        return examples.read_image(reader, row)
+
+    return _labelled(builder, name, _labels(examples.columns), examples.source, image)
+
+
+def _labelled(
+    builder: ArchiveBuilder,
+    name: str,
+    labels: Labels,
+    origin: str,
+    image: Callable[[int], bytes] | None,
+) -> LabelledSplit:
+    return LabelledSplit(builder.config_name, name, labels, origin, image, builder.facts[name])
 
 
 def _labels(columns: Mapping[str, Column]) -> Labels:

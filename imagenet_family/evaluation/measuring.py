@@ -8,29 +8,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from imagenet_family.datasets.dataset import Split
 from imagenet_family.errors import EvaluationError
 from imagenet_family.evaluation import class_orders
-from imagenet_family.evaluation.label_sources import IMAGENET_M, V2, LabelledSplit
+from imagenet_family.evaluation.label_sources import LabelledSplit
 from imagenet_family.metrics import accuracy
 from imagenet_family.metrics.compare import PairedDifference, compare
 from imagenet_family.metrics.intervals import LEVEL
-from imagenet_family.metrics.predictions import TOP_K, Predictions
-from imagenet_family.metrics.results import (
-    Accuracy,
-    ClassAccuracy,
-    ConfusionPair,
-    ImagenetM,
-    Result,
-)
-from imagenet_family.metrics.robustness import RECHT_2019, V2Gap, v2_gap
+from imagenet_family.metrics.metric import Metric
+from imagenet_family.metrics.predictions import Predictions, align
+from imagenet_family.metrics.results import Accuracy, ConfusionPair, Measured, Result
+from imagenet_family.metrics.robustness import Gap
 
-LINE_CONFIG = f"{V2}/matched-frequency"
-# The datasets whose top-1 accuracy is that of the whole validation set, the best first.
-_VALIDATION = ("imagenet2012", "imagenet2012_subset", "imagenet2012_real")
 _NUM_WORST = 10
 _NUM_SHOWN = 3
 
-Metric = Accuracy | ClassAccuracy | ImagenetM
+_NOT_WRITTEN = {"written": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +35,14 @@ class SplitSummary(Result):
         split: Its split.
         n: Number of images.
         origin: Where the labels were read.
+        facts: What is known of the split.
     """
 
     dataset: str
     split: str
     n: int
     origin: str
+    facts: Split = dataclasses.field(repr=False, metadata=_NOT_WRITTEN)
 
     @property
     def title(self) -> str:
@@ -101,26 +96,33 @@ class SplitResult(Result):
     model: str
     dataset: str
     split: str
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, Measured]
     worst: tuple[ClassMistakes, ...] = ()
     confusions: tuple[Confusion, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelGap(Result):
-    """What one model loses from validation to one config of ImageNetV2, in top-1 accuracy.
+    """What one model loses from validation to new images of its classes, in top-1 accuracy.
 
     Attributes:
         model: Name of the model.
-        dataset: The config.
+        dataset: The dataset of the new images, with its config.
         validation: The dataset of the accuracy on validation.
         gap: The gap.
+        facts: What is known of the new images.
     """
 
     model: str
     dataset: str
     validation: str
-    gap: V2Gap
+    gap: Gap
+    facts: Split = dataclasses.field(repr=False, metadata=_NOT_WRITTEN)
+
+    @property
+    def title(self) -> str:
+        """What people call the new images."""
+        return self.facts.shift.title if self.facts.shift else self.dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +135,7 @@ class ModelDifference(Result):
         first: Name of the first model.
         second: Name of the second.
         difference: The first's value minus the second's.
+        title: What people call what is compared.
     """
 
     dataset: str
@@ -140,6 +143,7 @@ class ModelDifference(Result):
     first: str
     second: str
     difference: PairedDifference
+    title: str = dataclasses.field(repr=False, metadata=_NOT_WRITTEN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +154,7 @@ class Evaluation(Result):
         models: Names of the models.
         splits: What they were measured on.
         results: One for each split and model, split by split.
-        gaps: From validation to ImageNetV2, if both were measured.
+        gaps: From validation to new images, as ImageNetV2, if both were measured.
         differences: Each metric between every two models.
         notes: What was not computed, and why.
         level: Nominal coverage of every interval.
@@ -193,26 +197,29 @@ def measure(
         found = {model: each[number] for model, each in predictions.items()}
         for model, values in found.items():
             k = values.top_k.shape[1]
-            if split.split != IMAGENET_M and k < TOP_K:
-                notes.append(
-                    f"{split.title}: no top-5 accuracy of {model}, whose predictions have "
-                    f"{k} class{'' if k == 1 else 'es'} an image."
-                )
+            notes += [
+                f"{split.title}: no {metric.title} accuracy of {model}, whose predictions have "
+                f"{k} class{'' if k == 1 else 'es'} an image."
+                for metric in split.known.metrics
+                if metric.top_k > k
+            ]
             suspicion = class_orders.suspicion(split.labels, values)
             if suspicion is not None:
                 notes.append(f"{split.title}: {model} {suspicion}.")
             results.append(_measure(split, model, values, level))
         for first, second in itertools.combinations(found, 2):
             differences += _differences(split, first, second, found, level)
-    gaps = _gaps(results)
-    if any(split.dataset.startswith(V2) for split in splits) and not gaps:
-        notes.append(
-            "No gap between validation and ImageNetV2: name imagenet2012 too, and give the "
-            "predictions for its validation images."
-        )
+    gaps = _gaps(splits, results, list(predictions))
+    shifts = dict.fromkeys(split.known.shift.title for split in splits if split.known.shift)
+    notes += [
+        f"No gap between validation and {title}: name imagenet2012 too, and give the predictions "
+        "for its validation images."
+        for title in shifts
+        if all(gap.title != title for gap in gaps)
+    ]
     return Evaluation(
         tuple(predictions),
-        tuple(SplitSummary(s.dataset, s.split, len(s.labels), s.origin) for s in splits),
+        tuple(SplitSummary(s.dataset, s.split, len(s.labels), s.origin, s.known) for s in splits),
         tuple(results),
         tuple(gaps),
         tuple(differences),
@@ -221,36 +228,24 @@ def measure(
     )
 
 
-def _metric_names(split: LabelledSplit, k: int) -> list[str]:
-    """Gives the metrics of `METRICS` that a split is for, the most important first."""
-    if split.split == IMAGENET_M:
-        return [IMAGENET_M]
-    names = ["top1", "top5"] if k >= TOP_K else ["top1"]
-    if split.labels.correct_multi_labels is not None:
-        return ["multilabel_accuracy", "multilabel_accuracy_strict", *names]
-    if split.labels.real_label is not None:
-        return ["real_accuracy", *names]
-    return names
+def _metrics(split: LabelledSplit, k: int) -> list[Metric]:
+    """Gives the metrics that a split is for and predictions of k classes an image allow."""
+    return [metric for metric in split.known.metrics if metric.top_k <= k]
 
 
 def _measure(
     split: LabelledSplit, model: str, predictions: Predictions, level: float
 ) -> SplitResult:
     labels = split.labels
-    found: dict[str, Metric] = {}
-    for name in _metric_names(split, predictions.top_k.shape[1]):
-        if name.startswith("multilabel_accuracy"):
-            strict = name.endswith("_strict")
-            found[name] = accuracy.multilabel_accuracy(
-                labels, predictions, strict=strict, level=level
-            )
-        else:
-            found[name] = getattr(accuracy, name)(labels, predictions, level=level)
-    if split.split == IMAGENET_M:
+    metrics = _metrics(split, predictions.top_k.shape[1])
+    found: dict[str, Measured] = {
+        metric.name: metric(labels, predictions, level=level) for metric in metrics
+    }
+    if accuracy.TOP1 not in metrics:
         return SplitResult(model, split.dataset, split.split, found)
     by_class = accuracy.per_class_accuracy(labels, predictions, level=level)
-    found["per_class_accuracy"] = by_class
-    predicted = accuracy.align(labels, predictions)[:, 0]
+    found[by_class.metric] = by_class
+    predicted = align(labels, predictions)[:, 0]
     worst = tuple(
         ClassMistakes(
             class_id,
@@ -295,29 +290,40 @@ def _differences(
             split.split,
             first,
             second,
-            compare(split.labels, found[first], found[second], name, level=level),
+            compare(split.labels, found[first], found[second], metric, level=level),
+            metric.difference_title,
         )
-        for name in _metric_names(split, k)
+        for metric in _metrics(split, k)
     ]
 
 
-def _gaps(results: Sequence[SplitResult]) -> list[ModelGap]:
-    top1 = {(r.model, r.dataset): r.metrics["top1"] for r in results if "top1" in r.metrics}
-    gaps = []
-    for (model, dataset), v2 in top1.items():
-        if not dataset.startswith(V2):
-            continue
-        validation = next(
-            (
-                name
-                for wanted in _VALIDATION
-                for who, name in top1
-                if who == model and name.partition("/")[0] == wanted
-            ),
-            None,
+def _gaps(
+    splits: Sequence[LabelledSplit], results: Sequence[SplitResult], models: Sequence[str]
+) -> list[ModelGap]:
+    top1: dict[str, list[Accuracy]] = {}  # of each model, by dataset
+    for number, split in enumerate(splits):
+        of_split = results[number * len(models) : (number + 1) * len(models)]
+        found = [result.metrics.get(accuracy.TOP1.name) for result in of_split]
+        if all(isinstance(each, Accuracy) for each in found):
+            top1[split.dataset] = found
+    # The best first: where the images are as they are, then where they have other labels besides.
+    validation = sorted(
+        (split.known.alone is None, split.dataset)
+        for split in splits
+        if split.known.whole_validation and split.dataset in top1
+    )
+    if not validation:
+        return []
+    name = validation[0][1]
+    return [
+        ModelGap(
+            model,
+            split.dataset,
+            name,
+            split.known.shift.gap(top1[name][number], shifted, split.known.line),
+            split.known,
         )
-        if validation is not None:
-            line = RECHT_2019 if dataset == LINE_CONFIG else None
-            gap = v2_gap(top1[model, validation], v2, line)
-            gaps.append(ModelGap(model, dataset, validation, gap))
-    return gaps
+        for split in splits
+        if split.known.shift
+        for number, (model, shifted) in enumerate(zip(models, top1[split.dataset], strict=True))
+    ]

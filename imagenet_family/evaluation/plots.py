@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imagenet_family.evaluation.measuring import LINE_CONFIG, ModelGap
-from imagenet_family.metrics.robustness import RECHT_2019
+from imagenet_family.evaluation.measuring import ModelGap
+from imagenet_family.metrics.robustness import Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +28,8 @@ _CSS = {
     _FAINT: "var(--faint)",
     **{colour: f"var(--m{i})" for i, colour in enumerate(_MODELS)},
 }
-_MARKERS = {LINE_CONFIG: "o", "imagenet_v2/threshold-0.7": "^", "imagenet_v2/topimages": "s"}
 _SIZE = (4.4, 3.5)  # inches; small, so that the text is readable on a phone
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
     "text.parse_math": False,
@@ -47,27 +46,32 @@ _STYLE = {
 }
 
 
-def v2_scatter(gaps: Sequence[ModelGap], models: Sequence[str]) -> str:
-    """Draws accuracy on ImageNetV2 against accuracy on validation, with the published line.
+def gap_scatter(
+    gaps: Sequence[ModelGap], models: Sequence[str], number: int, title: str, line: Line | None
+) -> str:
+    """Draws accuracy on new images against accuracy on validation.
 
     Args:
-        gaps: The points: circles for matched-frequency, triangles for threshold-0.7, squares
-            for topimages.
+        gaps: The points, each with the marker of its split.
         models: All models, for their colours.
+        number: Number of the plot in the page.
+        title: What people call the new images.
+        line: The accuracy on them that models are expected to have.
 
     Returns:
         An `<svg>` element.
     """
-    figure, axes = _figure("Top-1 on validation, %", "Top-1 on ImageNetV2, %", "v2")
+    name = f"s{number}"
+    figure, axes = _figure("Top-1 on validation, %", f"Top-1 on {title}, %", name)
     corners = []
     for each in gaps:
-        x, y = each.gap.validation, each.gap.v2
+        x, y = each.gap.validation, each.gap.shifted
         axes.errorbar(
             100 * x.value,
             100 * y.value,
             xerr=_errors(x.value, x.interval.low, x.interval.high),
             yerr=_errors(y.value, y.interval.low, y.interval.high),
-            fmt=_MARKERS.get(each.dataset, "o"),
+            fmt=each.facts.marker,
             color=_colour(models.index(each.model)),
             markersize=6,
             linewidth=1,
@@ -77,11 +81,12 @@ def v2_scatter(gaps: Sequence[ModelGap], models: Sequence[str]) -> str:
     high = min(100, np.ceil(20 * max(corners)) * 5 + 2)
     ends = np.array([low, high])
     axes.plot(ends, ends, color=_TEXT, linewidth=0.8, linestyle=":")
-    expected = 100 * np.array([RECHT_2019.expected(end / 100) for end in ends])
-    axes.plot(ends, expected, color=_TEXT, linewidth=1.2)
+    if line is not None:
+        expected = 100 * np.array([line.expected(end / 100) for end in ends])
+        axes.plot(ends, expected, color=_TEXT, linewidth=1.2)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
-    return _svg(figure, "v2", "Accuracy on ImageNetV2 against accuracy on validation")
+    return _svg(figure, name, f"Accuracy on {title} against accuracy on validation")
 
 
 def class_curves(

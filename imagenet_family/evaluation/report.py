@@ -13,11 +13,12 @@ from etils import epath
 
 from imagenet_family.errors import BuildError, UsageError
 from imagenet_family.evaluation import plots, summary
-from imagenet_family.evaluation.label_sources import IMAGENET_M, LabelledSplit
+from imagenet_family.evaluation.label_sources import LabelledSplit
 from imagenet_family.evaluation.measuring import Evaluation, SplitSummary
 from imagenet_family.evaluation.thumbnails import Place, thumbnails
 from imagenet_family.labels.classes import class_names, wnids
-from imagenet_family.metrics.results import Mistake, PerClass
+from imagenet_family.metrics.accuracy import PER_CLASS
+from imagenet_family.metrics.results import ClassAccuracy, Mistake, MistakeCount, PerClass
 
 MAX_BYTES = 1_900_000
 """Most bytes of a report; thumbnails take what the rest leaves."""
@@ -35,13 +36,23 @@ class _Row:
 
 @dataclasses.dataclass(frozen=True)
 class _Missed:
-    """An image of ImageNet-M that a model gets wrong, with what each model predicts, by model.
+    """An image that a model gets wrong, with what each model predicts, by model.
 
     A model that gets it right has no entry.
     """
 
     mistake: Mistake
     predicted: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _MistakeList:
+    """A split whose mistakes are shown one by one: its title, each model's count, the images."""
+
+    split: SplitSummary
+    title: str
+    counts: dict[str, MistakeCount]
+    missed: list[_Missed]
 
 
 def write_report(
@@ -123,11 +134,18 @@ def _content(evaluation: Evaluation, markup: Any) -> dict[str, Any]:
             markup(_curves(evaluation, split, number)) for number, split in enumerate(by_class)
         ],
         "classes": _classes(evaluation, by_class),
-        "missed": _missed(evaluation),
-        "m_split": next((s for s in evaluation.splits if s.split == IMAGENET_M), None),
-        "scatter": markup(plots.v2_scatter(evaluation.gaps, evaluation.models))
-        if evaluation.gaps
-        else None,
+        "mistake_lists": _mistake_lists(evaluation),
+        "gaps": [
+            (
+                shift,
+                gaps,
+                markup(plots.gap_scatter(gaps, evaluation.models, number, shift.title, shift.line)),
+            )
+            for number, (shift, gaps) in enumerate(summary.gaps(evaluation))
+        ],
+        "metric_notes": list(
+            dict.fromkeys(metric.note for _, metric, _ in summary.rows(evaluation) if metric.note)
+        ),
         "names": class_names(),
         "wnids": wnids(),
         "colours": plots.NUM_COLOURS,
@@ -138,7 +156,7 @@ def _splits_with_classes(evaluation: Evaluation) -> list[SplitSummary]:
     """Gives the splits to show class by class, without those that repeat another's numbers."""
     shown: dict[bytes, SplitSummary] = {}
     for split in evaluation.splits:
-        if split.split != IMAGENET_M:
+        if PER_CLASS.name in evaluation.result(evaluation.models[0], split).metrics:
             counts = [_per_class(evaluation, model, split) for model in evaluation.models]
             content = b"".join(c.correct.tobytes() + c.total.tobytes() for c in counts)
             shown.setdefault(content, split)
@@ -146,7 +164,9 @@ def _splits_with_classes(evaluation: Evaluation) -> list[SplitSummary]:
 
 
 def _per_class(evaluation: Evaluation, model: str, split: SplitSummary) -> PerClass:
-    return evaluation.result(model, split).metrics["per_class_accuracy"].per_class
+    found = evaluation.result(model, split).metrics[PER_CLASS.name]
+    assert isinstance(found, ClassAccuracy)
+    return found.per_class
 
 
 def _curves(evaluation: Evaluation, split: SplitSummary, number: int) -> str:
@@ -174,22 +194,32 @@ def _classes(evaluation: Evaluation, splits: Sequence[SplitSummary]) -> list[_Ro
     ]
 
 
-def _missed(evaluation: Evaluation) -> list[_Missed]:
-    missed: dict[str, _Missed] = {}
-    for result in evaluation.results:
-        if result.split != IMAGENET_M:
+def _mistake_lists(evaluation: Evaluation) -> list[_MistakeList]:
+    lists = []
+    for split in evaluation.splits:
+        counts = {
+            model: metric
+            for model in evaluation.models
+            for metric in evaluation.result(model, split).metrics.values()
+            if isinstance(metric, MistakeCount)
+        }
+        if not counts:
             continue
-        for mistake in result.metrics[IMAGENET_M].mistakes:
-            entry = missed.setdefault(mistake.file_name, _Missed(mistake, {}))
-            entry.predicted[result.model] = mistake.predicted
-    return [missed[name] for name in sorted(missed)]
+        missed: dict[str, _Missed] = {}
+        for model, count in counts.items():
+            for mistake in count.mistakes:
+                entry = missed.setdefault(mistake.file_name, _Missed(mistake, {}))
+                entry.predicted[model] = mistake.predicted
+        ordered = [missed[name] for name in sorted(missed)]
+        lists.append(_MistakeList(split, split.facts.title or split.title, counts, ordered))
+    return lists
 
 
 def _wanted(evaluation: Evaluation, content: dict[str, Any]) -> Iterator[Place]:
     """Gives the images to show, the most important first: one of every list before the second."""
-    if content["m_split"]:
-        for entry in content["missed"]:
-            yield content["m_split"].dataset, IMAGENET_M, entry.mistake.file_name
+    for each in content["mistake_lists"]:
+        for entry in each.missed:
+            yield each.split.dataset, each.split.split, entry.mistake.file_name
     lists = []
     for split in content["by_class"]:
         for result in (evaluation.result(model, split) for model in evaluation.models):

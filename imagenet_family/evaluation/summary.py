@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from imagenet_family.evaluation.measuring import Evaluation, Metric, SplitResult, SplitSummary
+from imagenet_family.datasets.dataset import Shift
+from imagenet_family.evaluation.measuring import (
+    Evaluation,
+    ModelGap,
+    SplitResult,
+    SplitSummary,
+)
 from imagenet_family.metrics.intervals import Interval
-from imagenet_family.metrics.results import ClassAccuracy, Exclusion, ImagenetM
-
-METRIC_NAMES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "multilabel_accuracy": "multi-label",
-    "multilabel_accuracy_strict": "strict multi-label",
-    "real_accuracy": "ReaL",
-    "imagenet_m": "mistakes",
-}
-"""The metrics that are shown one by one, with their names."""
-
-DIFFERENCE_NAMES = {**METRIC_NAMES, "imagenet_m": "images that are right"}
-"""The same metrics where they are compared, which for counts of mistakes is done as shares."""
+from imagenet_family.metrics.metric import Metric
+from imagenet_family.metrics.results import ClassAccuracy, Exclusion, Measured
 
 
-def rows(evaluation: Evaluation) -> list[tuple[SplitSummary, str, list[Metric | None]]]:
+def rows(evaluation: Evaluation) -> list[tuple[SplitSummary, Metric, list[Measured | None]]]:
     """Gives the rows of the table of all metrics: split, metric, and each model's result."""
     table = []
     for split in evaluation.splits:
         results = [evaluation.result(model, split) for model in evaluation.models]
-        # A model whose predictions have one class an image has no top-5 accuracy.
-        names = dict.fromkeys(name for result in results for name in result.metrics)
-        table += [
-            (split, name, [result.metrics.get(name) for result in results])
-            for name in names
-            if name in METRIC_NAMES
-        ]
+        for metric in split.facts.metrics:
+            # A model whose predictions have one class an image has no top-5 accuracy.
+            found = [result.metrics.get(metric.name) for result in results]
+            if any(each is not None for each in found):
+                table.append((split, metric, found))
     return table
 
 
-def value(metric: Metric) -> str:
+def gaps(evaluation: Evaluation) -> list[tuple[Shift, list[ModelGap]]]:
+    """Gives the gaps from validation to new images, together for those of one name."""
+    found: dict[str, tuple[Shift, list[ModelGap]]] = {}
+    for gap in evaluation.gaps:
+        if gap.facts.shift:
+            found.setdefault(gap.title, (gap.facts.shift, []))[1].append(gap)
+    return list(found.values())
+
+
+def value(metric: Measured) -> str:
     """Gives a metric as text: a percentage, or a count of mistakes."""
-    if isinstance(metric, ImagenetM):
+    if isinstance(metric.value, int):
         return f"{metric.value} of {metric.n}"
     return f"{percent(metric.value)} %"
 
 
-def limits(metric: Metric) -> str:
+def limits(metric: Measured) -> str:
     """Gives the interval of a metric as text, in its unit."""
-    if isinstance(metric, ImagenetM):
+    if isinstance(metric.value, int):
         return f"{metric.interval.low:.1f} to {metric.interval.high:.1f}"
     return f"{percent(metric.interval.low)} to {percent(metric.interval.high)}"
 
@@ -69,10 +70,11 @@ def exclusions(evaluation: Evaluation) -> list[tuple[SplitSummary, str, Exclusio
     found: dict[tuple[int, str], tuple[SplitSummary, list[str], Exclusion]] = {}
     for number, split in enumerate(evaluation.splits):
         result = evaluation.result(evaluation.models[0], split)
+        titles = {metric.name: metric.title for metric in split.facts.metrics}
         for name, metric in result.metrics.items():
             for exclusion in getattr(metric, "excluded", ()):
                 entry = found.setdefault((number, exclusion.reason), (split, [], exclusion))
-                entry[1].append(METRIC_NAMES.get(name, name))
+                entry[1].append(titles.get(name, name))
     return [(split, ", ".join(names), exclusion) for split, names, exclusion in found.values()]
 
 
@@ -87,16 +89,15 @@ def classes_without_images(result: SplitResult) -> tuple[int, ...]:
 def methods(evaluation: Evaluation) -> list[str]:
     """Gives the methods of the intervals, each with the metrics that it is used for."""
     used: dict[str, dict[str, None]] = {}
-    for _, name, found in rows(evaluation):
-        for metric in found:
-            if metric is not None:
-                used.setdefault(metric.interval.method, {})[METRIC_NAMES[name]] = None
+    for _, metric, found in rows(evaluation):
+        for each in found:
+            if each is not None:
+                used.setdefault(each.interval.method, {})[metric.title] = None
     for difference in evaluation.differences:
-        name = DIFFERENCE_NAMES[difference.difference.metric]
         method = difference.difference.interval.method
-        used.setdefault(method, {})[f"differences in {name}"] = None
+        used.setdefault(method, {})[f"differences in {difference.title}"] = None
     for gap in evaluation.gaps:
-        used.setdefault(gap.gap.interval.method, {})["gaps to ImageNetV2"] = None
+        used.setdefault(gap.gap.interval.method, {})[f"gaps to {gap.title}"] = None
     return [f"{method}: {', '.join(names)}" for method, names in used.items()]
 
 
@@ -107,14 +108,14 @@ def as_text(evaluation: Evaluation) -> str:
         [
             [
                 f"{split.title} ({split.n:,})",
-                METRIC_NAMES[name],
+                metric.title,
                 *("" if m is None else f"{value(m)} [{limits(m)}]" for m in found),
             ]
-            for split, name, found in rows(evaluation)
+            for split, metric, found in rows(evaluation)
         ],
     )
-    if evaluation.gaps:
-        lines += ["", "Lost from validation to ImageNetV2, top-1, in percentage points"]
+    for shift, found_gaps in gaps(evaluation):
+        lines += ["", f"Lost from validation to {shift.title}, top-1, in percentage points"]
         lines += _table(
             ["", "", "gap", "beyond the published line"],
             [
@@ -127,7 +128,7 @@ def as_text(evaluation: Evaluation) -> str:
                     else f"{points(gap.gap.effective_robustness.value)} "
                     f"[{point_limits(gap.gap.effective_robustness.interval)}]",
                 ]
-                for gap in evaluation.gaps
+                for gap in found_gaps
             ],
         )
     if evaluation.differences:
@@ -137,7 +138,7 @@ def as_text(evaluation: Evaluation) -> str:
             [
                 [
                     f"{each.dataset} {each.split}",
-                    DIFFERENCE_NAMES[each.difference.metric],
+                    each.title,
                     f"{each.first} - {each.second}",
                     f"{points(each.difference.value)} [{point_limits(each.difference.interval)}]",
                 ]

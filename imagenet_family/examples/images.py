@@ -34,6 +34,13 @@ _MAX_SIDE = 65_500  # of what libjpeg writes
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"  # TensorFlow, too, wants a third byte
+# Images, but none that stock TFDS could make a JPEG of, and none that ImageNet has.
+_OTHER_FORMATS = {
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "BMP": re.compile(rb"BM.{12}[\x0c-\x7c]\0\0\0", re.DOTALL),
+    "WebP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+    "TIFF": re.compile(rb"II\*\0|MM\0\*"),
+}
 _FRAME = struct.Struct(">xHHB")  # height, width, components; a first byte gives the bits a sample
 _PNG_CHUNK = struct.Struct(">I4s")
 _SIZES = struct.Struct(">II")
@@ -95,8 +102,10 @@ def sniff(data: bytes) -> ImageKind:
         return _sniff_png(data)
     if not data:
         raise ImageError("expected a JPEG or PNG image, found no bytes at all")
+    other = next((name for name, start in _OTHER_FORMATS.items() if start.match(data)), "")
     raise ImageError(
-        f"expected a JPEG or PNG image, found {len(data):,} bytes that start with {data[:8]!r}"
+        f"expected a JPEG or PNG image, found {f'a {other} image of ' if other else ''}"
+        f"{len(data):,} bytes that start with {data[:8]!r}"
     )
 
 
@@ -241,16 +250,24 @@ def _sniff_png(data: bytes) -> ImageKind:
 
 
 def _is_complete_png(data: bytes) -> bool:
-    pos, view = len(_PNG_SIGNATURE), memoryview(data)
-    while pos + 12 <= len(data):
-        size, name = _PNG_CHUNK.unpack_from(data, pos)
-        body_end = pos + 8 + size
-        if int.from_bytes(view[body_end : body_end + 4]) != zlib.crc32(view[pos + 4 : body_end]):
-            return False
-        if name == b"IEND":
-            return True
-        pos = body_end + 4
-    return False
+    return any(name == b"IEND" for name, _, _ in _png_chunks(data))
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yields (name, start, end) of every chunk of a PNG up to the first damaged one.
+
+    Chunks that a decoder can do without, such as texts, have a name in small letters; of these
+    damaged ones are left out, as libpng and so TensorFlow leave them out.
+    """
+    start, view = len(_PNG_SIGNATURE), memoryview(data)
+    while start + 12 <= len(data):
+        size, name = _PNG_CHUNK.unpack_from(data, start)
+        crc = start + 8 + size
+        if int.from_bytes(view[crc : crc + 4]) == zlib.crc32(view[start + 4 : crc]):
+            yield name, start, crc + 4
+        elif name[0] < ord("a") or crc + 4 > len(data):
+            return
+        start = crc + 4
 
 
 def _check_effort(kind: ImageKind, data: bytes) -> None:
@@ -298,8 +315,10 @@ def _decode_png(data: bytes) -> np.ndarray:
     _require_complete(data)  # before Pillow, which any other code may have told to be lenient
     from PIL import Image
 
+    # Pillow refuses a damaged text, which says nothing of the pixels.
+    sound = b"".join([_PNG_SIGNATURE, *(data[start:end] for _, start, end in _png_chunks(data))])
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(sound), formats=["PNG"]) as image:
             if image.mode.startswith("I"):  # 16-bit grayscale, of which TensorFlow keeps the top 8
                 gray = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(gray[..., np.newaxis], 3, axis=2)

@@ -12,7 +12,8 @@ from imagenet_family import progress
 from imagenet_family.build import processes
 from imagenet_family.shards import manifest, read, webdataset
 from imagenet_family.shards.digest import ShardResult, count
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import is_local
 
 INFO = "_info.json"
 """Beside the shards: what timm reads of them."""
@@ -88,9 +89,9 @@ def _compare(folder: epath.Path, info: Mapping[str, Split], recorded: manifest.S
                 "again."
             )
     listed = {name for shards in recorded.values() for name in shards}
-    for path in sorted(folder.glob("*.tar")):
-        if path.name not in listed:
-            problems.append(f"{path} is not of this export. Remove it.")
+    for name in files.listing(folder):
+        if name.endswith(".tar") and name not in listed:
+            problems.append(f"{folder / name} is not of this export. Remove it.")
     return problems
 
 

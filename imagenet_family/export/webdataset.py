@@ -18,7 +18,7 @@ from absl import logging
 from etils import epath
 
 from imagenet_family.build import shard_writing, staging
-from imagenet_family.datasets import published
+from imagenet_family.datasets.dataset import differences
 from imagenet_family.errors import BuildError, MissingFileError, UsageError
 from imagenet_family.examples.plan import Plan, plan_split
 from imagenet_family.export.check import INFO, absolute, read_info
@@ -28,8 +28,6 @@ from imagenet_family.storage.paths import is_local, join
 
 if TYPE_CHECKING:
     from imagenet_family.datasets.builder import ArchiveBuilder
-
-_PREFIXES = {"imagenet2012": "imagenet1k"}  # as in timm's copy; other datasets have their own name
 
 ShardNamer = Callable[[str, int, int], str]  # (split, index, number of shards) -> file name
 
@@ -90,7 +88,7 @@ def export_webdataset(
         else:
             tables = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
             chosen = _choose(tables, splits)
-            for difference in published.differences(builder.info.full_name, chosen):
+            for difference in differences(builder.info.full_name, builder.facts, chosen):
                 logging.warning("%s", difference)
             count_shards = _shard_counter(num_shards)
             plans = [plan_split(name, examples, count_shards) for name, examples in chosen.items()]
@@ -146,7 +144,7 @@ def _shard_counter(num_shards: int | None) -> shard_writing.ShardCounter:
 
 
 def _shard_namer(builder: ArchiveBuilder, width: int | None) -> ShardNamer:
-    prefix = _PREFIXES.get(builder.name, builder.name)
+    prefix = builder.DATASET.shard_name or builder.name
     if builder.builder_config is not None:
         # A hyphen would be read as the one before the split.
         prefix += "_" + re.sub(r"\W", "_", builder.builder_config.name)
@@ -231,8 +229,14 @@ def _mount_point(output: epath.Path) -> BuildError:
 
 def _info(shards: manifest.Splits, builder: ArchiveBuilder) -> dict[str, Any]:
     """Gives what timm has to know of the splits."""
-    fields = webdataset.ALTERNATIVE_LABELS
-    alternatives = [fields[feature] for feature in builder.info.features if feature in fields]
+    import tensorflow_datasets as tfds
+
+    lists = [
+        name
+        for name, feature in builder.info.features.items()
+        if isinstance(feature, tfds.features.Sequence)
+    ]
+    alternatives = [field for name in lists if (field := webdataset.one_label_of(name))]
     return {
         "splits": {
             split: {

@@ -17,6 +17,7 @@ from imagenet_family.errors import LabelError
 
 NUM_CLASSES = 1000
 NUM_VALIDATION_IMAGES = 50_000
+VALIDATION_PREFIX = "ILSVRC2012_val_"
 _NUM_NAMED = 5
 
 
@@ -56,7 +57,7 @@ def class_names() -> tuple[str, ...]:
 def validation_image_names() -> np.ndarray:
     """Returns the 50,000 names of the validation images in alphabetical order, dtype `S28`."""
     names = np.array(
-        [f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, NUM_VALIDATION_IMAGES + 1)],
+        [f"{VALIDATION_PREFIX}{i:08d}.JPEG" for i in range(1, NUM_VALIDATION_IMAGES + 1)],
         dtype=np.bytes_,
     )
     names.flags.writeable = False
@@ -136,7 +137,7 @@ def _some(names: np.ndarray) -> str:
 def _classes() -> tuple[tuple[str, str], ...]:
     """Returns the (wnid, name) of each class, in order of the class ids."""
     _, *lines = _read("classes.tsv").splitlines()
-    return tuple(tuple(line.split("\t")) for line in lines)
+    return tuple((wnid, name) for wnid, name in (line.split("\t") for line in lines))
 
 
 def _read(name: str) -> str:

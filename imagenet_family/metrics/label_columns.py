@@ -1,6 +1,7 @@
 """The labels that predictions are compared with: columns, one row an image."""
 
 import dataclasses
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -86,55 +87,56 @@ class LabelSets:
         return tuple(self.ids[start:stop].tolist())
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, init=False)
 class Labels:
     """The labels of the images of one split, in columns named as the features of the datasets.
+
+    A dataset may have further columns, which its own metrics compare with: sets of class ids, in
+    columns whose names end in `_label` or `_labels`, and flags, in columns whose names begin with
+    `is_`. They are attributes too, None where there is no such column: `labels.real_label`.
 
     Attributes:
         file_name: The n image names, each different.
         label: int64 of shape (n,), class ids: `label`, or `original_label` where a dataset has
             better labels too.
-        correct_multi_labels: Of `imagenet2012_multilabel`: the classes that an image shows.
-        unclear_multi_labels: The classes that the experts did not agree on.
-        wrong_multi_labels: The classes that an image was found not to show.
-        is_problematic: bool of shape (n,), images that multi-label accuracy leaves out.
-        real_label: Of `imagenet2012_real`: the classes that an image shows, possibly none.
+        columns: The further columns by name: `LabelSets`, or bool of shape (n,).
     """
 
-    file_name: Sequence[str]
+    file_name: tuple[str, ...]
     label: np.ndarray
-    correct_multi_labels: LabelSets | None = None
-    unclear_multi_labels: LabelSets | None = None
-    wrong_multi_labels: LabelSets | None = None
-    is_problematic: np.ndarray | None = None
-    real_label: LabelSets | None = None
+    columns: Mapping[str, LabelSets | np.ndarray]
 
-    def __post_init__(self) -> None:
-        names = file_names(self.file_name)
+    def __init__(self, file_name: Any, label: Any, **columns: Any) -> None:
+        """Makes labels.
+
+        Args:
+            file_name: The n image names.
+            label: n class ids.
+            **columns: Further columns: n sequences of class ids, or n bools.
+
+        Raises:
+            EvaluationError: There are no images, or a column has another length, or holds something
+                else.
+        """
+        names = file_names(file_name)
         check_unique(names, "the labels")
         if not names:
             raise EvaluationError("There are no labels: the split has no images.")
-        columns: dict[str, Any] = {
-            "file_name": names,
-            "label": class_ids(
-                self.label, "label", names, " The images of a test split have the label -1."
-            ),
-        }
-        for field in dataclasses.fields(self)[2:]:
-            values = getattr(self, field.name)
-            if values is None:
-                continue
-            if field.name == "is_problematic":
-                columns[field.name] = _flags(values, field.name)
-            elif not isinstance(values, LabelSets):
-                columns[field.name] = LabelSets.from_lists(values, field.name)
-        for name, values in columns.items():
-            object.__setattr__(self, name, values)
-        for field in dataclasses.fields(self)[1:]:
-            _check_length(field.name, getattr(self, field.name), len(names))
+        object.__setattr__(self, "file_name", names)
+        hint = " The images of a test split have the label -1."
+        object.__setattr__(self, "label", class_ids(label, "label", names, hint))
+        further = {name: _column(name, v) for name, v in columns.items() if v is not None}
+        object.__setattr__(self, "columns", types.MappingProxyType(further))
+        for name, values in {"label": self.label, **further}.items():
+            _check_length(name, values, len(names))
 
     def __len__(self) -> int:
         return len(self.file_name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "columns" or name.startswith("_"):  # asked for before `__init__`, as by `copy`
+            raise AttributeError(name)
+        return self.columns.get(name)
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> Self:
@@ -142,16 +144,19 @@ class Labels:
 
         Args:
             columns: By feature name: `file_name` of n names, `label` or `original_label` of n
-                class ids, and where the dataset has them `correct_multi_labels`,
-                `unclear_multi_labels`, `wrong_multi_labels` and `real_label` of n sequences of
-                class ids, and `is_problematic` of n bools.
+                class ids, and what a dataset has besides: in columns called `…_label` or
+                `…_labels` n sequences of class ids, as `real_label`, and in columns called `is_…`
+                n bools, as `is_problematic`.
 
         Raises:
             EvaluationError: A column is missing, has another length than `file_name`, or holds
                 something else than class ids, as the test split does.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        chosen = {name: values for name, values in columns.items() if name in known}
+        chosen = {
+            name: values
+            for name, values in columns.items()
+            if name in ("file_name", "label") or _is_further(name, values)
+        }
         if "label" not in chosen and "original_label" in columns:
             chosen["label"] = columns["original_label"]
         missing = sorted({"file_name", "label"} - chosen.keys())
@@ -162,20 +167,37 @@ class Labels:
             )
         return cls(**chosen)
 
-    def column(self, name: str) -> Any:
+    def column(self, name: str, dataset: str) -> Any:
         """Returns a column that a metric needs.
+
+        Args:
+            name: Its name.
+            dataset: A dataset that has it, for the message.
 
         Raises:
             EvaluationError: These labels do not have it.
         """
-        values = getattr(self, name)
-        if values is None:
+        if name not in self.columns:
             raise EvaluationError(
                 f"This metric compares predictions with the column {name}, and these labels have "
-                f"none. Take the labels of imagenet2012_multilabel for multi-label accuracy and "
-                f"ImageNet-M, those of imagenet2012_real for ReaL accuracy."
+                f"none. Take the labels of {dataset}."
             )
-        return values
+        return self.columns[name]
+
+
+def _is_further(name: str, values: Any) -> bool:
+    """Tells whether a column is one that a metric can compare with."""
+    if name.startswith("is_"):
+        return True
+    # One class an image in an array is a label that no metric here is for.
+    single = isinstance(values, np.ndarray) and values.dtype.kind in "iu" and values.ndim == 1
+    return name.endswith(("_label", "_labels")) and name != "original_label" and not single
+
+
+def _column(name: str, values: Any) -> LabelSets | np.ndarray:
+    if name.startswith("is_"):
+        return _flags(values, name)
+    return values if isinstance(values, LabelSets) else LabelSets.from_lists(values, name)
 
 
 def class_ids(
@@ -289,9 +311,7 @@ def _flags(values: Any, what: str) -> np.ndarray:
     return flags
 
 
-def _check_length(column: str, values: Any, expected: int) -> None:
-    if values is None:
-        return
+def _check_length(column: str, values: LabelSets | np.ndarray, expected: int) -> None:
     found = values.num_rows if isinstance(values, LabelSets) else values.size
     if found != expected or (isinstance(values, np.ndarray) and values.ndim != 1):
         raise EvaluationError(

@@ -12,11 +12,31 @@ from imagenet_family.metrics.intervals import Interval
 
 
 class Result:
-    """Base class of the results: frozen dataclasses that can be written as JSON."""
+    """Base class of the results: frozen dataclasses that can be written as JSON.
+
+    A field whose metadata has `"written": False` is left out there.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result as dicts, lists, strings, numbers, bools and None."""
         return _plain(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured(Result):
+    """What a metric gives.
+
+    Attributes:
+        metric: What was computed, as `top1`.
+        value: A share, or a count of mistakes if it is an int.
+        interval: Its interval.
+        n: Number of images counted.
+    """
+
+    metric: str
+    value: float
+    interval: Interval
+    n: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +55,7 @@ class Exclusion(Result):
 
 
 @dataclasses.dataclass(frozen=True)
-class Accuracy(Result):
+class Accuracy(Measured):
     """A share of images.
 
     Attributes:
@@ -47,10 +67,6 @@ class Accuracy(Result):
         excluded: The images that were not counted.
     """
 
-    metric: str
-    value: float
-    interval: Interval
-    n: int
     correct: int
     excluded: tuple[Exclusion, ...] = ()
 
@@ -101,11 +117,11 @@ class PerClass(Result):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ClassAccuracy(Result):
+class ClassAccuracy(Measured):
     """A mean over classes of the accuracy of each class.
 
     Attributes:
-        metric: What was computed, as `multilabel_accuracy`.
+        metric: What was computed, as `per_class_accuracy`.
         value: Mean over the classes that have images, the fraction rounded once to a float.
         interval: Bootstrap over these classes.
         n: Number of images counted.
@@ -116,10 +132,6 @@ class ClassAccuracy(Result):
         excluded: The images that were not counted.
     """
 
-    metric: str
-    value: float
-    interval: Interval
-    n: int
     num_classes: int
     per_class: PerClass
     over_images: Accuracy
@@ -134,33 +146,31 @@ class Mistake(Result):
         file_name: The image.
         label: Class id of the original ImageNet label.
         predicted: Class id that the model says.
-        correct_multi_labels: Class ids that would be right.
-        unclear_multi_labels: Class ids that would be let pass.
     """
 
     file_name: str
     label: int
     predicted: int
-    correct_multi_labels: tuple[int, ...]
-    unclear_multi_labels: tuple[int, ...]
+
+    @property
+    def would_pass(self) -> Mapping[str, tuple[int, ...]]:
+        """The class ids that would not be a mistake, by what they are called."""
+        return {"right": (self.label,)}
 
 
 @dataclasses.dataclass(frozen=True)
-class ImagenetM(Result):
-    """Mistakes on ImageNet-M.
+class MistakeCount(Measured):
+    """Mistakes one by one.
 
     Attributes:
-        metric: `imagenet_m`.
+        metric: What was computed.
         value: Number of mistakes.
-        interval: Wilson's interval of the share of mistakes, times `n`.
-        n: Number of images, 68 in the published set.
+        interval: Its interval.
+        n: Number of images.
         mistakes: The mistakes, in the order of the labels.
     """
 
-    metric: str
     value: int
-    interval: Interval
-    n: int
     mistakes: tuple[Mistake, ...]
 
 
@@ -191,7 +201,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        fields = {
+            f.name: getattr(value, f.name)
+            for f in dataclasses.fields(value)
+            if f.metadata.get("written", True)
+        }
         return {
             name: entry.to_dict() if isinstance(entry, Result) else _plain(entry)
             for name, entry in fields.items()

@@ -1,8 +1,11 @@
-"""How much of its accuracy a model keeps on ImageNetV2, and how much is to be expected."""
+"""How much of its accuracy a model keeps on new images, and how much is to be expected."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -35,20 +38,6 @@ class Line(Result):
         return _share(self.slope * _logit(validation) + self.intercept)
 
 
-# acc_new = 1.11 acc_orig - 20.2 % for top-1 accuracy on the matched-frequency images, with a 95 %
-# bootstrap interval of the slope from 1.07 to 1.19, is what summaries of the paper (arXiv
-# 1902.10811) quote; the paper's own text was not compared. The most accurate of its models, with
-# 82.9 % on validation and 72.2 % on the new images, is 0.4 points above this line. For the other
-# two configs no such coefficients are known here.
-RECHT_2019 = Line(
-    slope=1.11,
-    intercept=-0.202,
-    scale="linear",
-    source='Recht et al., "Do ImageNet Classifiers Generalize to ImageNet?", ICML 2019: '
-    "top-1, matched frequency",
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class EffectiveRobustness(Result):
     """Accuracy on the new set beyond what is expected of a model this accurate on validation.
@@ -68,67 +57,33 @@ class EffectiveRobustness(Result):
     line: Line
 
 
-@dataclasses.dataclass(frozen=True)
-class V2Gap(Result):
-    """Accuracy lost from the validation set to ImageNetV2.
+class Gap(Protocol):
+    """Accuracy lost from the validation set to new images of its classes; a `Measured`."""
 
-    Attributes:
-        metric: `v2_gap`.
-        value: Accuracy on validation minus accuracy on V2; positive if the model is worse on V2.
-        interval: Its interval.
-        n: Number of V2 images.
-        validation: The accuracy on validation.
-        v2: The accuracy on V2.
-        effective_robustness: None if no line was given.
-    """
+    @property
+    def value(self) -> float:
+        """Accuracy on validation minus accuracy on the new images."""
+        ...
 
-    metric: str
-    value: float
-    interval: Interval
-    n: int
-    validation: Accuracy
-    v2: Accuracy
-    effective_robustness: EffectiveRobustness | None
+    @property
+    def interval(self) -> Interval:
+        """Its interval."""
+        ...
 
+    @property
+    def validation(self) -> Accuracy:
+        """The accuracy on validation."""
+        ...
 
-def v2_gap(validation: Accuracy, v2: Accuracy, line: Line | None = None) -> V2Gap:
-    """Returns how much accuracy a model loses from the validation set to ImageNetV2.
+    @property
+    def shifted(self) -> Accuracy:
+        """The accuracy on the new images."""
+        ...
 
-    Recht et al., "Do ImageNet Classifiers Generalize to ImageNet?", ICML 2019. Effective
-    robustness is the accuracy beyond the line of standard models: Taori et al., "Measuring
-    Robustness to Natural Distribution Shifts in Image Classification", NeurIPS 2020.
-
-    Args:
-        validation: `top1` or `top5` on the validation images.
-        v2: The same metric on a config of ImageNetV2.
-        line: What to expect on V2. `RECHT_2019` is published for top-1 on the config
-            `matched-frequency` only; for anything else, `fit_line` makes one of models that are
-            known on both sets.
-
-    Raises:
-        EvaluationError: The two are of different metrics or interval levels, or the published
-            line is given for another metric than top-1.
-    """
-    if validation.metric != v2.metric:
-        raise EvaluationError(
-            f"A gap is between two values of one metric: found {validation.metric} on validation "
-            f"and {v2.metric} on V2."
-        )
-    if line is RECHT_2019 and v2.metric != "top1":
-        raise EvaluationError(
-            f"The line of Recht et al. is for top-1 accuracy, not for {v2.metric}: pass the line "
-            "of fit_line, or none."
-        )
-    interval = intervals.difference(validation.value, validation.interval, v2.value, v2.interval)
-    return V2Gap(
-        "v2_gap",
-        validation.value - v2.value,
-        interval,
-        v2.n,
-        validation,
-        v2,
-        None if line is None else _effective_robustness(validation, v2, line),
-    )
+    @property
+    def effective_robustness(self) -> EffectiveRobustness | None:
+        """What is beyond expectation; None if it is not known what to expect."""
+        ...
 
 
 def fit_line(validation: Sequence[float], shifted: Sequence[float], source: str) -> Line:
@@ -167,12 +122,24 @@ def fit_line(validation: Sequence[float], shifted: Sequence[float], source: str)
     return Line(slope, float(y.mean() - slope * x.mean()), "logit", source)
 
 
-def _effective_robustness(validation: Accuracy, v2: Accuracy, line: Line) -> EffectiveRobustness:
+def effective_robustness(
+    validation: Accuracy, shifted: Accuracy, line: Line
+) -> EffectiveRobustness:
+    """Returns the accuracy beyond what a line leads to expect.
+
+    Taori et al., "Measuring Robustness to Natural Distribution Shifts in Image Classification",
+    NeurIPS 2020.
+
+    Args:
+        validation: The accuracy on validation.
+        shifted: The same metric on the new images.
+        line: The line.
+    """
     expected = line.expected(validation.value)
     limits = sorted(line.expected(x) for x in (validation.interval.low, validation.interval.high))
     around = dataclasses.replace(validation.interval, low=limits[0], high=limits[1])
-    interval = intervals.difference(v2.value, v2.interval, expected, around)
-    return EffectiveRobustness(v2.value - expected, interval, v2.n, expected, line)
+    interval = intervals.difference(shifted.value, shifted.interval, expected, around)
+    return EffectiveRobustness(shifted.value - expected, interval, shifted.n, expected, line)
 
 
 def _logit(share: float) -> float:

@@ -19,10 +19,10 @@ from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.examples.plan import hash_order, shard_boundaries
 from imagenet_family.read.shared_tables import Table
 from imagenet_family.read.source import ARCHIVE_ORDER, TFDS_ORDER, DataSource, Part
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join
 
 if TYPE_CHECKING:
-    from etils import epath
-
     from imagenet_family.datasets.builder import ArchiveBuilder
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>[\w.*]+))?")
@@ -32,8 +32,8 @@ def data_source(
     name: str,
     *,
     split: Any = None,
-    manual_dir: epath.PathLike | None = None,
-    download_dir: epath.PathLike | None = None,
+    manual_dir: PathLike | None = None,
+    download_dir: PathLike | None = None,
     decoders: Mapping[str, tfds.decode.Decoder] | None = None,
     order: str = TFDS_ORDER,
     **builder_kwargs: Any,
@@ -149,7 +149,7 @@ def _made(
         raise
     except Exception as error:  # TFDS has many words for a description that it cannot read
         folder = getattr(builder, "data_path", None)
-        if folder is None or not folder.exists():
+        if folder is None or not files.exists(folder):
             if not isinstance(error, ValueError | TypeError | AssertionError):
                 raise
             raise UsageError(f"{name!r} cannot be opened: {error}") from error
@@ -167,10 +167,10 @@ def _made(
         ) from error
 
 
-def _file_format(folder: epath.Path) -> str | None:
+def _file_format(folder: PathLike) -> str | None:
     """Gives the format of a prepared dataset; None if its description does not tell."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads((folder / "dataset_info.json").read_bytes()).get("fileFormat")
+        return json.loads(files.read_bytes(join(folder, "dataset_info.json"))).get("fileFormat")
     return None
 
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from etils import epath
 
 from imagenet_family.copies import Fingerprint, saved_index
-from imagenet_family.errors import ArchiveError, MissingFileError
+from imagenet_family.errors import ArchiveError, BuildError, MissingFileError
 from imagenet_family.examples.table import Examples, Ragged
-from imagenet_family.storage import reads
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, absolute, is_local, join
 
 _ALIGNMENT = 64
 _SUFFIX = ".split"
@@ -45,7 +45,7 @@ class Table:
         self,
         examples: Examples,
         order: np.ndarray,
-        folder: epath.PathLike | None = None,
+        folder: PathLike | None = None,
         name: str = "",
     ) -> None:
         """Makes a table.
@@ -60,13 +60,13 @@ class Table:
         self.order = order
         self.reader = examples.open()
         self.encoder = examples.encoder()
-        self._folder = None if folder is None else reads.absolute(epath.Path(folder).expanduser())
+        self._folder = None if folder is None else absolute(folder)
         self._name = name
         self._saved: tuple[str, str] | None = None
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         # What is in an object store cannot be mapped into memory.
-        if self._saved is None and self._folder is not None and not reads.is_remote(self._folder):
+        if self._saved is None and self._folder is not None and is_local(self._folder):
             self._saved = _save(self.examples, self.order, self._folder, self._name)
         if self._saved is None:
             return Table, (self.examples, self.order)
@@ -124,14 +124,16 @@ def _save(examples: Examples, order: np.ndarray, folder: str, name: str) -> tupl
     pieces = list(_pieces(examples, order))
     digest = _digest(pieces)
     prefix = saved_index.cache_name(f"{examples.source}:{name}", "-")
-    path = reads.join(folder, f"{prefix}{digest}{_SUFFIX}")
+    path = join(folder, f"{prefix}{digest}{_SUFFIX}")
     try:
         load(path, digest)
     except (MissingFileError, ArchiveError):
         try:
-            reads.remove_all(folder, prefix, _SUFFIX)
-            reads.write_whole(path, pieces)
-        except OSError as error:
+            files.make_folder(folder)
+            files.remove_named(folder, prefix, _SUFFIX)
+            with files.whole_file(path) as file:
+                file.writelines(pieces)
+        except (OSError, BuildError) as error:
             logging.warning(
                 "Worker processes get a copy of a table each: %s cannot be written (%s).",
                 path,

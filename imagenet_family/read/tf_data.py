@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,9 +13,7 @@ import tensorflow_datasets as tfds
 from imagenet_family.errors import UsageError
 from imagenet_family.read.opening import data_source, map_tree
 from imagenet_family.read.source import DataSource
-
-if TYPE_CHECKING:
-    from etils import epath
+from imagenet_family.storage.paths import PathLike
 
 # Records that one call into Python reads: enough that the call itself does not count.
 _READ_TOGETHER = 32
@@ -25,8 +23,8 @@ def as_dataset(
     name: str,
     *,
     split: Any = None,
-    manual_dir: epath.PathLike | None = None,
-    download_dir: epath.PathLike | None = None,
+    manual_dir: PathLike | None = None,
+    download_dir: PathLike | None = None,
     batch_size: int | None = None,
     decoders: Mapping[str, tfds.decode.Decoder] | tfds.decode.PartialDecoding | None = None,
     as_supervised: bool = False,

@@ -11,11 +11,10 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from etils import epath
-
 from imagenet_family.errors import BuildError, MissingFileError
 from imagenet_family.shards.digest import ShardResult
-from imagenet_family.storage.files import atomic_file
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join, parent_of
 
 NAME = "shards.json"
 
@@ -41,7 +40,7 @@ class Manifest:
     source: str | None
 
 
-def write(folder: epath.Path, file_format: str, splits: Splits, source: str | None = None) -> None:
+def write(folder: PathLike, file_format: str, splits: Splits, source: str | None = None) -> None:
     """Writes the manifest of a folder of shards.
 
     Args:
@@ -61,21 +60,20 @@ def write(folder: epath.Path, file_format: str, splits: Splits, source: str | No
             for split, shards in splits.items()
         },
     }
-    with atomic_file(folder / NAME) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+    files.write_bytes(join(folder, NAME), json.dumps(content, indent=1).encode())
 
 
-def read(folder: epath.Path) -> Manifest:
+def read(folder: PathLike) -> Manifest:
     """Reads the manifest of a folder of shards.
 
     Raises:
         MissingFileError: There is none.
         BuildError: It cannot be read, or has another form.
     """
-    return read_json(folder / NAME, _parse)
+    return read_json(join(folder, NAME), _parse)
 
 
-def read_json(path: epath.Path, parse: Callable[[Any], Parsed]) -> Parsed:
+def read_json(path: PathLike, parse: Callable[[Any], Parsed]) -> Parsed:
     """Reads a file of JSON that stands beside shards.
 
     Args:
@@ -87,11 +85,11 @@ def read_json(path: epath.Path, parse: Callable[[Any], Parsed]) -> Parsed:
         BuildError: It cannot be read, or has another form.
     """
     try:
-        return parse(json.loads(path.read_bytes()))
+        return parse(json.loads(files.read_bytes(path)))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingFileError(
-            f"{path} is not there: {path.parent} holds no dataset or export of this package, or "
-            "not a whole one. Build or export it again."
+            f"{path} is not there: {parent_of(path)} holds no dataset or export of this package, "
+            "or not a whole one. Build or export it again."
         ) from error
     except (OSError, *MALFORMED) as error:
         raise BuildError(

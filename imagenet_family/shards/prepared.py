@@ -14,15 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from etils import epath
 
 from imagenet_family.errors import BuildError, MissingFileError
 from imagenet_family.examples.plan import shard_boundaries
 from imagenet_family.examples.table import FILE_NAME, key_of
 from imagenet_family.shards import read
-from imagenet_family.storage import reads
 from imagenet_family.storage.files import stamp
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage.paths import PathLike, absolute, is_local
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -184,7 +182,7 @@ def prepared_splits(builder: tfds.core.DatasetBuilder) -> dict[str, PreparedSpli
     }
 
 
-def skips_images(file_format: str, path: epath.PathLike) -> bool:
+def skips_images(file_format: str, path: PathLike) -> bool:
     """Tells whether records of a file can be read without reading the images in them."""
     return file_format == "tfrecord" and is_local(path)
 
@@ -213,7 +211,7 @@ def identity(plans: Iterable[PreparedSplit]) -> str:
     return sha.hexdigest()
 
 
-def shard_stamps(plan: PreparedSplit) -> list[tuple[str, int, int]]:
+def shard_stamps(plan: PreparedSplit) -> list[tuple[str, int, int | str]]:
     """Gives by what the shards of a split are recognised without reading them.
 
     Raises:
@@ -222,7 +220,7 @@ def shard_stamps(plan: PreparedSplit) -> list[tuple[str, int, int]]:
     stamps = []
     for path in plan.paths:
         try:
-            stamps.append((reads.absolute(path), *stamp(path)))
+            stamps.append((absolute(path), *stamp(path)))
         except OSError as error:
             raise BuildError(
                 f"Shard {path} cannot be read: {error}. Build the dataset again."

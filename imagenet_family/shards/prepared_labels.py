@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from etils import epath
 from tqdm.auto import tqdm
 
 from imagenet_family import progress
@@ -28,6 +27,7 @@ from imagenet_family.errors import BuildError
 from imagenet_family.examples.table import IMAGE, Column, Ragged
 from imagenet_family.shards import example_columns, read, saved_labels
 from imagenet_family.shards.prepared import PreparedSplit, skips_images
+from imagenet_family.storage.paths import PathLike, absolute
 
 _HEADER = 12
 _FOOTER = 4
@@ -53,7 +53,7 @@ class PreparedLabels:
 
 
 def read_labels(
-    plan: PreparedSplit, folder: epath.PathLike, *, show_progress: bool = True
+    plan: PreparedSplit, folder: PathLike, *, show_progress: bool = True
 ) -> PreparedLabels:
     """Reads the labels of a prepared split in its order.
 
@@ -65,7 +65,7 @@ def read_labels(
     Raises:
         BuildError: A file is missing, damaged, or not of this dataset.
     """
-    folder = os.fspath(epath.Path(folder).expanduser())
+    folder = absolute(folder)
     identity = saved_labels.identity(plan)
     columns = saved_labels.load(folder, plan, identity)
     if columns is None:

@@ -6,21 +6,20 @@ import dataclasses
 import os
 import struct
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 import google_crc32c
-from etils import epath
 
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.shards import manifest, webdataset
 from imagenet_family.shards.digest import Record, RecordDigest, ShardResult, masked_crc
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike
 
 _BLOCK = 256  # array records in memory at once; with 64, reading takes twice as long
 _MAX_RECORD = 1 << 31  # protobuf's own limit; a larger length is damage, not a record
 
 
-def read_records(path: epath.PathLike, file_format: str) -> Iterator[bytes]:
+def read_records(path: PathLike, file_format: str) -> Iterator[bytes]:
     """Reads the records of one shard in order.
 
     Args:
@@ -31,7 +30,7 @@ def read_records(path: epath.PathLike, file_format: str) -> Iterator[bytes]:
     Raises:
         BuildError: The file is missing or damaged.
     """
-    path = epath.Path(path)
+    path = os.fspath(path)
     reader = _READERS.get(file_format)
     try:
         if reader is None:
@@ -43,11 +42,11 @@ def read_records(path: epath.PathLike, file_format: str) -> Iterator[bytes]:
         raise
     except Exception as error:  # each format's library has its own exceptions
         raise BuildError(
-            f"Shard {os.fspath(path)} cannot be read: {error}. Build or export it again."
+            f"Shard {path} cannot be read: {error}. Build or export it again."
         ) from error
 
 
-def summarize(path: epath.PathLike, file_format: str) -> ShardResult:
+def summarize(path: PathLike, file_format: str) -> ShardResult:
     """Reads a whole shard and says what it holds.
 
     Raises:
@@ -73,7 +72,7 @@ class ShardCheck:
 
 
 def check_shard(
-    path: epath.PathLike,
+    path: PathLike,
     file_format: str,
     recorded: ShardResult | None,
     recorded_in: str = manifest.NAME,
@@ -99,12 +98,8 @@ def check_shard(
     )
 
 
-def _open(path: epath.Path) -> BinaryIO:
-    return open(path, "rb", buffering=1 << 20) if is_local(path) else path.open("rb")
-
-
-def _read_tfrecord(path: epath.Path) -> Iterator[bytes]:
-    with _open(path) as file:
+def _read_tfrecord(path: str) -> Iterator[bytes]:
+    with files.open_read(path) as file:
         offset = 0
         while header := file.read(12):
             if len(header) < 12:
@@ -122,17 +117,16 @@ def _read_tfrecord(path: epath.Path) -> Iterator[bytes]:
             offset += length + 16
 
 
-def _damaged(path: epath.Path, offset: int, problem: str) -> BuildError:
+def _damaged(path: str, offset: int, problem: str) -> BuildError:
     return BuildError(
-        f"Shard {os.fspath(path)} is damaged at offset {offset}: {problem}. "
-        "Build or export it again."
+        f"Shard {path} is damaged at offset {offset}: {problem}. Build or export it again."
     )
 
 
-def _read_array_record(path: epath.Path) -> Iterator[bytes]:
+def _read_array_record(path: str) -> Iterator[bytes]:
     from array_record.python import array_record_module
 
-    reader = array_record_module.ArrayRecordReader(os.fspath(path), "readahead_buffer_size:0")
+    reader = array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0")
     try:
         count = reader.num_records()
         for start in range(0, count, _BLOCK):  # a call for each record takes 500 µs
@@ -141,13 +135,13 @@ def _read_array_record(path: epath.Path) -> Iterator[bytes]:
         reader.close()
 
 
-def _read_webdataset(path: epath.Path) -> Iterator[bytes]:
-    with _open(path) as file:
+def _read_webdataset(path: str) -> Iterator[bytes]:
+    with files.open_read(path) as file:
         for example in webdataset.read_samples(file):
             yield b"".join(webdataset.record(example))
 
 
-_READERS: dict[str, Callable[[epath.Path], Iterator[bytes]]] = {
+_READERS: dict[str, Callable[[str], Iterator[bytes]]] = {
     "tfrecord": _read_tfrecord,
     "array_record": _read_array_record,
     webdataset.FORMAT: _read_webdataset,

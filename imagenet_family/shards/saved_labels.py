@@ -17,8 +17,9 @@ from absl import logging
 from imagenet_family.copies import saved_index
 from imagenet_family.examples.table import Column, Ragged
 from imagenet_family.shards.prepared import PreparedSplit, shard_stamps
-from imagenet_family.storage import reads
+from imagenet_family.storage import files
 from imagenet_family.storage.npz import DAMAGED
+from imagenet_family.storage.paths import absolute, join
 
 _FORMAT = 1
 _MAX_BYTES = 1 << 30
@@ -38,7 +39,7 @@ def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] |
     """Gives the columns that were saved of a split, or None if there are none that can be used."""
     path = _path(folder, plan)
     try:
-        raw = reads.read_whole(path, limit=_MAX_BYTES)
+        raw = files.read_bytes(path, limit=_MAX_BYTES)
         with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
             if arrays["identity"].item() != identity:
                 return None
@@ -72,10 +73,11 @@ def save(folder: str, plan: PreparedSplit, identity: str, columns: Mapping[str, 
     np.savez(out, **arrays)
     path = _path(folder, plan)
     try:
-        reads.write_whole(path, [out.getvalue()])
+        files.make_folder(folder)
+        files.write_bytes(path, out.getvalue())
     except Exception as error:  # each object store has exceptions of its own
         logging.warning("The labels of %s could not be saved as %s: %s", plan.split, path, error)
 
 
 def _path(folder: str, plan: PreparedSplit) -> str:
-    return reads.join(folder, saved_index.cache_name(reads.absolute(plan.paths[0]), ".labels.npz"))
+    return join(folder, saved_index.cache_name(absolute(plan.paths[0]), ".labels.npz"))

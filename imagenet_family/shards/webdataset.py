@@ -26,9 +26,8 @@ FORMAT = "webdataset"
 MAX_OVERHEAD = 6 * tarfile.BLOCKSIZE
 """Bytes that a sample may take beyond its record: headers and padding, with a short `.json`."""
 
-ALTERNATIVE_LABELS = {"real_label": "real"}
-"""For a feature that is a list of labels: the field of the `.json` that makes one label of it."""
-
+# A list of labels that is called `x_label` is in the `.json` as one label too, called `x`.
+_ONE_OF_LIST = "_label"
 # The class of the image: the second where a dataset has other labels besides.
 _LABEL, _ORIGINAL_LABEL = "label", "original_label"
 _MODE = 0o644
@@ -90,10 +89,19 @@ def _describe(example: Mapping[str, Any], label: int) -> dict[str, Any]:
     del description[IMAGE]
     description["filename"] = description.pop(FILE_NAME)
     description[_LABEL] = label
-    for feature, field in ALTERNATIVE_LABELS.items():
-        if feature in example:
-            description[field] = _one_label(example[feature], label)
+    for feature, values in example.items():
+        field = one_label_of(feature)
+        if field and isinstance(values, list):
+            description[field] = _one_label(values, label)
     return description
+
+
+def one_label_of(feature: str) -> str | None:
+    """Gives the field of the `.json` that makes one label of a list of labels, by its feature.
+
+    Clients that take one label an image, as timm does, can use it. None for other features.
+    """
+    return feature.removesuffix(_ONE_OF_LIST) if feature.endswith(_ONE_OF_LIST) else None
 
 
 @functools.cache
@@ -230,7 +238,9 @@ def _read_sample(file: BinaryIO, offset: int) -> tuple[bytes, list[bytes]] | Non
 
 def _example(image: bytes, description: dict[str, Any]) -> dict[str, Any]:
     """Gives the example that a sample was made of."""
-    derived = {"wnid", "class_name", "width", "height", *ALTERNATIVE_LABELS.values()}
+    derived = {"wnid", "class_name", "width", "height"}
+    lists = [name for name, value in description.items() if isinstance(value, list)]
+    derived.update(field for name in lists if (field := one_label_of(name)))
     if _ORIGINAL_LABEL in description:
         derived.add(_LABEL)
     example = {name: value for name, value in description.items() if name not in derived}

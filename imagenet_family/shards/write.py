@@ -9,25 +9,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import struct
-import tempfile
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import google_crc32c
-from etils import epath
 
 from imagenet_family.errors import DuplicateKeyError
 from imagenet_family.examples.table import FILE_NAME, Examples
 from imagenet_family.shards import webdataset
 from imagenet_family.shards.digest import Record, RecordDigest, ShardResult, masked_crc
-from imagenet_family.storage.files import atomic_file
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage.files import whole_file, whole_name
+from imagenet_family.storage.paths import PathLike
 
 
-def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> ShardResult:
+def write_shard(examples: Examples, path: PathLike, file_format: str) -> ShardResult:
     """Writes examples, in their order, to one file.
 
     The file appears under its name only when it is whole.
@@ -44,32 +40,25 @@ def write_shard(examples: Examples, path: epath.PathLike, file_format: str) -> S
         UsageError: The format cannot be written.
     """
     digest = RecordDigest()
-    path = epath.Path(path)
-    with atomic_file(path) as temporary:
-        if file_format == webdataset.FORMAT:
-            _write_webdataset(temporary, path, examples, digest)
-            return digest.result()
-        records = digest.watch(Record.of(parts) for parts in examples.records())
-        writer = _WRITERS.get(file_format)
-        if writer is not None:
-            writer(temporary, records)
+    if file_format == webdataset.FORMAT:
+        with whole_file(path) as file:
+            _write_webdataset(file, path, examples, digest)
+        return digest.result()
+    records = digest.watch(Record.of(parts) for parts in examples.records())
+    if file_format == "tfrecord":
+        with whole_file(path) as file:
+            for record in records:
+                write_tfrecord(file, record)
+        return digest.result()
+    with whole_name(path) as temporary:
+        if file_format == "array_record":
+            _write_array_record(temporary, records)
         else:
             from imagenet_family import tfds_internals
 
-            tfds_internals.write_shard(temporary, records, file_format)
+            serialized = (b"".join(record.parts) for record in records)
+            tfds_internals.write_shard(temporary, serialized, file_format)
     return digest.result()
-
-
-def _open(path: epath.Path) -> BinaryIO:
-    # A large buffer makes one system call of a record's five pieces; without it there would be
-    # one for each.
-    return open(path, "wb", buffering=1 << 20) if is_local(path) else path.open("wb")
-
-
-def _write_tfrecord(path: epath.Path, records: Iterable[Record]) -> None:
-    with _open(path) as file:
-        for record in records:
-            write_tfrecord(file, record)
 
 
 def write_tfrecord(file: BinaryIO, record: Record) -> None:
@@ -79,18 +68,11 @@ def write_tfrecord(file: BinaryIO, record: Record) -> None:
     file.writelines((header, *record.parts, struct.pack("<I", masked_crc(record.crc))))
 
 
-def _write_array_record(path: epath.Path, records: Iterable[Record]) -> None:
+def _write_array_record(path: str, records: Iterable[Record]) -> None:
     from array_record.python import array_record_module
 
-    if not is_local(path):  # the library writes local files only
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / path.name
-            _write_array_record(epath.Path(local), records)
-            with local.open("rb") as source, path.open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 24)
-        return
     # One record a group, as TFDS writes it: a reader fetches single records.
-    writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
+    writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
     try:
         for record in records:
             writer.write(b"".join(record.parts))
@@ -106,30 +88,23 @@ def _write_array_record(path: epath.Path, records: Iterable[Record]) -> None:
 
 
 def _write_webdataset(
-    temporary: epath.Path,
-    path: epath.Path,
+    file: BinaryIO,
+    path: PathLike,
     examples: Iterable[tuple[str, dict[str, Any]]],
     digest: RecordDigest,
 ) -> None:
     keys: dict[str, str] = {}
     length = 0
-    with _open(temporary) as file:
-        for _, example in examples:
-            name = example[FILE_NAME]
-            same = keys.setdefault(webdataset.sample_key(name), name)
-            if same != name:
-                raise DuplicateKeyError(
-                    f"{os.fspath(path)}: {same} and {name} would be one sample, as a WebDataset "
-                    "key has neither suffix nor dots. Rename one of them."
-                )
-            digest.add(Record.of(webdataset.record(example)))
-            pieces = webdataset.sample(example)
-            file.writelines(pieces)
-            length += sum(map(len, pieces))
-        file.write(webdataset.tar_end(length))
-
-
-_WRITERS: dict[str, Callable[[epath.Path, Iterable[Record]], None]] = {
-    "tfrecord": _write_tfrecord,
-    "array_record": _write_array_record,
-}
+    for _, example in examples:
+        name = example[FILE_NAME]
+        same = keys.setdefault(webdataset.sample_key(name), name)
+        if same != name:
+            raise DuplicateKeyError(
+                f"{os.fspath(path)}: {same} and {name} would be one sample, as a WebDataset "
+                "key has neither suffix nor dots. Rename one of them."
+            )
+        digest.add(Record.of(webdataset.record(example)))
+        pieces = webdataset.sample(example)
+        file.writelines(pieces)
+        length += sum(map(len, pieces))
+    file.write(webdataset.tar_end(length))

@@ -25,7 +25,7 @@ from imagenet_family.storage.paths import PathLike, is_local, join, name_of
 
 TEMPORARY_SUFFIX = ".incomplete"
 
-# A large buffer makes one system call of many small pieces.
+# A large buffer makes one system call of many small pieces, as of a record's five.
 _BUFFER = 1 << 20
 _COPIED_AT_ONCE = 1 << 24
 # Requests that are under way at once: a copy takes seconds.
@@ -139,7 +139,7 @@ def open_read(path: PathLike) -> BinaryIO:
         OSError: It cannot be opened.
     """
     if is_local(path):
-        return open(path, "rb")
+        return open(path, "rb", buffering=_BUFFER)
     filesystem, name = stores.filesystem(path)
     return cast(BinaryIO, filesystem.open(name, "rb"))
 
@@ -184,7 +184,7 @@ def whole_file(path: PathLike, *, flush: bool = False) -> Iterator[BinaryIO]:
         BuildError: Instead of an `OSError`, with the file and what to do.
     """
     if is_local(path):
-        with whole_name(path) as temporary, open(temporary, "xb", buffering=_BUFFER) as file:
+        with whole_name(path) as temporary, open(temporary, "wb", buffering=_BUFFER) as file:
             yield file
             file.flush()
             if flush:

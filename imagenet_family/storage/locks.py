@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from absl import logging
 
+from imagenet_family.storage.paths import PathLike, is_local
+
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 # What network file systems say that are mounted without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def file_lock(path: str | os.PathLike, busy: str) -> Iterator[bool]:
+def exclusive(path: PathLike, busy: str) -> Iterator[bool]:
+    """Waits until no other process has this lock file; gives whether that could be made sure.
+
+    It cannot in stores and on some network file systems. The lock ends with the process.
+
+    Args:
+        path: The lock file.
+        busy: What another process is doing while this one waits.
+    """
+    with contextlib.ExitStack() as stack:
+        alone = False
+        if is_local(path):
+            with contextlib.suppress(OSError):
+                alone = stack.enter_context(file_lock(path, busy))
+        yield alone
+
+
+@contextlib.contextmanager
+def file_lock(path: PathLike, busy: str) -> Iterator[bool]:
     """Holds a lock file; another process that holds it is waited for.
 
     The lock ends with the process, however that dies. On a file system without locks there is
@@ -43,7 +62,7 @@ def file_lock(path: str | os.PathLike, busy: str) -> Iterator[bool]:
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _lock(descriptor: int, path: str | os.PathLike, busy: str) -> bool:
+def _lock(descriptor: int, path: PathLike, busy: str) -> bool:
     if fcntl is None:
         return False
     try:

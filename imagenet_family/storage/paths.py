@@ -60,7 +60,7 @@ def user_path(path: PathLike) -> str:
         raise UsageError(
             f"{path}: there is no kind of storage {error.args[0]!r}: give a path, gs:// or s3://"
         ) from error
-    return _expanded(text) if is_local(text) else _without_slash(text)
+    return str(Path(_expanded(text))) if is_local(text) else _without_slash(text)
 
 
 def _expanded(text: str) -> str:

@@ -9,31 +9,10 @@ import dataclasses
 import errno
 import os
 import stat
-import time
-import uuid
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
 
-from imagenet_family.errors import ArchiveError, MissingFileError
-from imagenet_family.storage.locks import file_lock
-
-_RETRY_PAUSES = (0.2, 1.0, 4.0)
-"""Seconds before another attempt at a request that failed; some stores retry by themselves too."""
-
-_REMOTE_IDENTITY = (
-    "ETag",
-    "etag",
-    "generation",
-    "md5Hash",
-    "content_md5",
-    "LastModified",
-    "last_modified",
-    "updated",
-    "mtime",
-    "created",
-)
-"""Names under which stores tell an object's version, the surest first."""
+from imagenet_family.errors import ArchiveError, MissingFileError, UsageError
+from imagenet_family.storage import stores
+from imagenet_family.storage.paths import is_local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,24 +30,6 @@ class Fingerprint:
     tag: str
 
 
-def is_remote(path: str) -> bool:
-    """Says whether `path` is a URL (`s3://…`) rather than a local path."""
-    return "://" in path
-
-
-def absolute(path: str | os.PathLike) -> str:
-    """Returns the path as an absolute local path or as a URL."""
-    text = os.fspath(path)
-    if text.startswith("file://"):
-        text = text.removeprefix("file://")
-    return text if is_remote(text) else str(Path(text).expanduser().absolute())
-
-
-def join(directory: str, name: str) -> str:
-    """Returns the path of a file in a local or remote directory."""
-    return f"{directory.rstrip('/')}/{name}"
-
-
 def open_file(path: str) -> "LocalFile | RemoteFile":
     """Opens an absolute path or URL for positioned reads.
 
@@ -76,7 +37,7 @@ def open_file(path: str) -> "LocalFile | RemoteFile":
         MissingFileError: There is no such file.
         ArchiveError: It is not a file, or may not be read.
     """
-    return RemoteFile(path) if is_remote(path) else LocalFile(path)
+    return LocalFile(path) if is_local(path) else RemoteFile(path)
 
 
 class LocalFile:
@@ -87,7 +48,7 @@ class LocalFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            if not stat.S_ISREG(Path(path).stat().st_mode):
+            if not stat.S_ISREG(os.stat(path).st_mode):
                 raise ArchiveError(
                     f"{path}: expected a tar archive, found a directory or a special file. "
                     "Give the path of the archive itself."
@@ -165,11 +126,11 @@ class RemoteFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._fs, self._name = _filesystem(path)
         try:
-            # A listing from before may say what the object was then.
-            self._fs.invalidate_cache(self._name)
+            self._fs, self._name = stores.filesystem(path)
             info = self._fs.info(self._name)
+        except UsageError as error:
+            raise ArchiveError(str(error)) from error
         except Exception as error:
             raise _open_error(path, error) from error
         if info.get("type") == "directory" or info.get("size") is None:
@@ -178,8 +139,7 @@ class RemoteFile:
                 "size. Give the path of the archive itself."
             )
         self.size = int(info["size"])
-        version = next((f"{key}={info[key]}" for key in _REMOTE_IDENTITY if info.get(key)), "")
-        self._fingerprint = Fingerprint(self.size, 0, version)
+        self._fingerprint = Fingerprint(self.size, 0, stores.version_of(info))
 
     def fingerprint(self) -> Fingerprint:
         """Returns the identity of the object as it was when it was opened."""
@@ -197,16 +157,10 @@ class RemoteFile:
         end = min(offset + length, self.size)
         if offset >= end:
             return b""
-        pauses = iter(_RETRY_PAUSES)
-        while True:
-            try:
-                return self._fs.cat_file(self._name, start=offset, end=end)
-            except Exception as error:
-                lasting = isinstance(error, FileNotFoundError | PermissionError)
-                pause = None if lasting else next(pauses, None)
-                if pause is None:
-                    raise _read_error(self.path, offset, length, error) from error
-                time.sleep(pause)
+        try:
+            return stores.retried(lambda: self._fs.cat_file(self._name, start=offset, end=end))
+        except Exception as error:
+            raise _read_error(self.path, offset, length, error) from error
 
     def read_member(self, offset: int, size: int, header: int) -> tuple[bytes, bytes]:
         """Returns the `header` bytes before `offset`, and `size` bytes from there.
@@ -223,122 +177,6 @@ class RemoteFile:
 
     def close(self) -> None:
         """Does nothing: the connection belongs to fsspec."""
-
-
-def exists(path: str) -> bool:
-    """Says whether there is a file of that name."""
-    if is_remote(path):
-        fs, name = _filesystem(path)
-        return fs.exists(name)
-    return Path(path).is_file()
-
-
-def remove(path: str) -> None:
-    """Removes a file."""
-    if is_remote(path):
-        fs, name = _filesystem(path)
-        fs.rm_file(name)
-    else:
-        Path(path).unlink(missing_ok=True)
-
-
-def remove_all(folder: str, prefix: str, suffix: str = "") -> None:
-    """Removes the files of a local folder, if there is one, whose names begin and end so."""
-    with contextlib.suppress(FileNotFoundError):
-        for entry in Path(folder).iterdir():
-            if entry.name.startswith(prefix) and entry.name.endswith(suffix):
-                entry.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def exclusive(path: str, busy: str) -> Iterator[bool]:
-    """Waits until no other process has this lock file; gives whether that could be made sure.
-
-    It cannot on remote and on some network file systems. The lock ends with the process.
-
-    Args:
-        path: The lock file.
-        busy: What another process is doing while this one waits.
-    """
-    if is_remote(path):
-        yield False
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            alone = stack.enter_context(file_lock(path, busy))
-        except OSError:
-            alone = False
-        yield alone
-
-
-def read_whole(path: str, limit: int) -> bytes:
-    """Returns a small file's content.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It has more than `limit` bytes.
-        Exception: Whatever the system or fsspec raises.
-    """
-    if is_remote(path):
-        fs, name = _filesystem(path)
-        if (fs.info(name).get("size") or 0) > limit:
-            raise ValueError(f"more than {limit} bytes")
-        return fs.cat_file(name)
-    with open(path, "rb") as file:
-        # Not `read(limit)`, which takes that much memory whatever the file holds.
-        if os.fstat(file.fileno()).st_size > limit:
-            raise ValueError(f"more than {limit} bytes")
-        return file.read()
-
-
-def write_whole(path: str, pieces: Iterable[Any], *, flush: bool = False) -> None:
-    """Writes a file so that it is there whole or not at all, making its directory.
-
-    Args:
-        path: The file.
-        pieces: Its content.
-        flush: Whether to wait for the disk, so that this also holds after a loss of power.
-
-    Raises:
-        Exception: Whatever the system or fsspec raises; nothing is left behind then.
-    """
-    if is_remote(path):
-        fs, name = _filesystem(path)
-        file = fs.open(name, "wb", autocommit=False)
-        try:
-            for piece in pieces:
-                file.write(piece)
-            file.close()
-            file.commit()
-        except BaseException:
-            file.discard()
-            raise
-        return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(f"{path}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            for piece in pieces:
-                file.write(piece)
-            if flush:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _filesystem(path: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs
-
-    try:
-        return url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        raise ArchiveError(
-            f"{path}: this kind of storage cannot be used here: {error}. Install the fsspec "
-            "package for it (s3fs, gcsfs, adlfs …) or copy the archive to a local disk."
-        ) from error
 
 
 def _open_error(path: str, error: Exception) -> ArchiveError | MissingFileError:
@@ -360,6 +198,6 @@ def _read_error(path: str, offset: int, length: int, error: Exception) -> Archiv
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in errno.errorcode:
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return f"{error.strerror} ({errno.errorcode[error.errno]})"
     return f"{type(error).__name__}: {error}"

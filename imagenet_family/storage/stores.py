@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import fsspec.config
@@ -32,6 +33,8 @@ _VERSION = (
     "mtime",
     "created",
 )
+# Seconds before another attempt at a request that failed; some packages retry by themselves, too.
+_PAUSES = (0.2, 1.0, 4.0)
 
 # Other processes write into the folders that are looked at, so listings must not be remembered.
 for _protocol in ("s3", "gcs", "gs", "abfs", "az"):
@@ -63,6 +66,24 @@ def filesystem(path: PathLike) -> tuple[Any, str]:
         ) from error
     found.invalidate_cache(name)
     return found, name
+
+
+def retried(request: Callable[[], Any]) -> Any:
+    """Gives what a request gives, made again after a pause or more where it may have been luck.
+
+    Raises:
+        Exception: Whatever the package that talks to the store raises.
+    """
+    pauses = iter(_PAUSES)
+    while True:
+        try:
+            return request()
+        except Exception as error:
+            lasting = isinstance(error, FileNotFoundError | PermissionError)
+            pause = None if lasting else next(pauses, None)
+            if pause is None:
+                raise
+            time.sleep(pause)
 
 
 def info(path: PathLike) -> dict[str, Any] | None:

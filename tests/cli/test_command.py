@@ -269,3 +269,15 @@ def test_a_tilde_is_the_home_folder_in_every_argument(tmp_path):
         assert result.returncode == 0 or arguments == ["verify"], result.stderr
     assert not (tmp_path / "~").exists()
     assert {"archives", "data", "tars"} < {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("command", [*cli._COMMANDS, ""])
+def test_help_on_a_terminal_without_unicode(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "imagenet_family", *command.split(), "--help"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and not done.stderr
+    assert "usage: imagenet-family" in done.stdout

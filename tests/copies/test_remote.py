@@ -18,7 +18,7 @@ from fuzz_archives import indexed_members, tarfile_members
 from imagenet_family.copies import ArchiveReader, index_archive
 from imagenet_family.copies.tar import parallel
 from imagenet_family.errors import ArchiveError, MissingFileError
-from imagenet_family.storage import reads
+from imagenet_family.storage import stores
 
 ENTRIES = [(f"n{i}.JPEG", os.urandom(20_000 + 37 * i)) for i in range(120)]
 FLAT = pack(ENTRIES)
@@ -127,7 +127,7 @@ def test_changed_object(folder):
 
 
 def test_failing_store(folder, monkeypatch):
-    monkeypatch.setattr(reads, "_RETRY_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(stores, "_PAUSES", (0.0, 0.0))
     path = put(f"{folder}/a.tar", NESTED)
     index = index_archive(path, progress=False)
 
@@ -142,7 +142,7 @@ def test_failing_store(folder, monkeypatch):
 
 
 def test_store_that_stutters(folder, monkeypatch):
-    monkeypatch.setattr(reads, "_RETRY_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(stores, "_PAUSES", (0.0, 0.0))
     path = put(f"{folder}/a.tar", NESTED)
     cat_file, calls = MemoryFileSystem.cat_file, []
 

@@ -288,7 +288,7 @@ def test_converted_images_must_be_whole(lenient, monkeypatch):
     [
         (b"", "no bytes"),
         (b"\0" * 1000, "found 1,000 bytes that start with"),
-        (b"GIF89a" + bytes(100), "found 106 bytes"),
+        (b"GIF89a" + bytes(100), "found a GIF image of 106 bytes"),
         (b"\xff\xd8", "found 2 bytes"),
         (b"\xff\xd8\xff", "cut short"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF", "cut short"),
@@ -420,3 +420,39 @@ def test_a_conversion_that_tensorflow_cannot_do_is_an_image_error(seconds, monke
     monkeypatch.setattr(images, "_TENSORFLOW_TIMEOUT", seconds)
     with pytest.raises(ImageError, match="TensorFlow"):
         images.normalize(bytes(data))
+
+
+@pytest.mark.parametrize("chunk", [b"tEXt", b"pHYs", b"IHDR", b"IDAT", b"IEND"])
+def test_damage_in_a_chunk_of_a_png_is_what_it_is_to_tensorflow(tf, chunk):
+    """Texts and the like are left out, and what the picture needs is missed."""
+    from PIL.PngImagePlugin import PngInfo
+    from tensorflow_datasets.core import utils
+
+    text = PngInfo()
+    text.add_text("Comment", "hello")
+    pixels = _pixels(np.random.default_rng(0), 30, 20, 3)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", pnginfo=text, dpi=(72, 72))
+    data = bytearray(out.getvalue())
+    at = data.index(chunk)
+    data[at + 4 + int.from_bytes(data[at - 4 : at])] ^= 0xFF  # in the checksum behind it
+    data = bytes(data)
+    try:
+        expected = tf.io.decode_image(data, channels=3).numpy()
+    except tf.errors.InvalidArgumentError:
+        with pytest.raises(ImageError, match="damaged"):
+            images.decode(data)
+        with pytest.raises(ImageError, match="damaged"):
+            images.normalize(data)
+        return
+    assert chunk in (b"tEXt", b"pHYs")
+    np.testing.assert_array_equal(images.decode(data), expected)
+    assert images.normalize(data) == utils.png_to_jpeg(data)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "WebP", "TIFF"])
+def test_images_of_other_formats_are_refused_by_name(kind):
+    out = io.BytesIO()
+    Image.fromarray(_pixels(np.random.default_rng(0), 30, 20, 3)).save(out, kind.upper())
+    with pytest.raises(ImageError, match=f"found a {kind} image of"):
+        images.normalize(out.getvalue())

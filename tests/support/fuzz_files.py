@@ -28,10 +28,14 @@ from memory_limit import bounded_memory  # noqa: E402
 
 from imagenet_family import copies  # noqa: E402
 from imagenet_family.build import shard_writing, staging  # noqa: E402
-from imagenet_family.datasets import ilsvrc  # noqa: E402
+from imagenet_family.datasets import catalogue, ilsvrc  # noqa: E402
+from imagenet_family.datasets.imagenet2012_multilabel.annotations import (  # noqa: E402
+    read_multilabel,
+)
+from imagenet_family.datasets.imagenet2012_real.annotations import read_real  # noqa: E402
 from imagenet_family.errors import ImagenetFamilyError  # noqa: E402
 from imagenet_family.examples import plan  # noqa: E402
-from imagenet_family.labels import annotations, classes  # noqa: E402
+from imagenet_family.labels import classes  # noqa: E402
 from imagenet_family.shards import read  # noqa: E402
 from imagenet_family.verify import manual_dir, prepared_datasets  # noqa: E402
 
@@ -99,7 +103,7 @@ class Fuzzer:
     def check_real(self, rng: random.Random) -> bool:
         """Damages the ReaL labels."""
         path = self._write("real.json", damage(self.real, rng))
-        found = annotations.read_real(path, self.names)
+        found = read_real(path, self.names)
         assert len(found) == len(self.names)
         assert all(0 <= label < classes.NUM_CLASSES for row in found for label in row)
         return True
@@ -107,7 +111,7 @@ class Fuzzer:
     def check_multilabel(self, rng: random.Random) -> bool:
         """Damages the multi-label annotations."""
         path = self._write("human_accuracy_v3.0.0.json", damage(self.multilabel, rng))
-        found = annotations.read_multilabel(path)
+        found = read_multilabel(path)
         for lists in found.images.values():
             assert all(0 <= label < classes.NUM_CLASSES for row in lists.values() for label in row)
         assert set(found.imagenet_m) <= set(found.images)
@@ -130,7 +134,9 @@ class Fuzzer:
             ]
         )
         self._write(name, damage(data, rng))
-        (report,) = manual_dir.check_files(self.folder, names=[name], progress=False)
+        files = manual_dir.files_of(catalogue.all_splits())
+        (file,) = (file for file in files if file.name == name)
+        (report,) = manual_dir.check_files(self.folder, [file], progress=False)
         assert report.problems and report.state != manual_dir.OK
         return report.state != manual_dir.DAMAGED
 

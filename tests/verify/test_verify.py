@@ -1,10 +1,12 @@
 """`imagenet-family verify`: archives, what can be built from them, and prepared datasets."""
 
+import dataclasses
 import json
 import os
 import shutil
 from unittest import mock
 
+import fake_archives as fake
 import fuzz_files
 import parity
 import pytest
@@ -12,7 +14,7 @@ from archives_lib import make_family
 
 from imagenet_family import cli
 from imagenet_family.build import processes
-from imagenet_family.datasets import ilsvrc, published
+from imagenet_family.datasets import catalogue, ilsvrc
 from imagenet_family.downloads import known_files
 from imagenet_family.errors import ImagenetFamilyError
 from imagenet_family.labels import classes
@@ -49,12 +51,8 @@ def as_published(family, monkeypatch):
     for file in known_files.known_files():
         path = folder / file.name
         if path.exists():
-            size = path.stat().st_size
-            known.append(
-                known_files.KnownFile(
-                    file.name, file.url, size, known_files.hash_file(path), file.where_to_get
-                )
-            )
+            size, sha256 = path.stat().st_size, known_files.hash_file(path)
+            known.append(dataclasses.replace(file, size=size, sha256=sha256))
     monkeypatch.setattr(known_files, "known_files", lambda: tuple(known))
     true_ids = classes.validation_labels_for(sorted(made.val))
     subset = {name.partition("_")[0] for name in made.subsets["1percent"]}
@@ -71,14 +69,24 @@ def as_published(family, monkeypatch):
         ),
         "human_accuracy_v3.0.0.json": (len(annotated), None),
         "real.json": (40, None),
-        **{name: (12, len(v2_folders[0])) for name in manual_dir._V2},
+        **{name: (12, len(v2_folders[0])) for name, _ in fake.V2_ARCHIVES.values()},
     }
-    contents = {
-        name: manual_dir._Contents(old.count, *counts[name])
-        for name, old in manual_dir._CONTENTS.items()
-    }
-    monkeypatch.setattr(manual_dir, "_CONTENTS", contents)
+    files_of = manual_dir.files_of
+
+    def with_counts(datasets):
+        return [
+            dataclasses.replace(file, examples=counts[file.name][0], classes=counts[file.name][1])
+            for file in files_of(datasets)
+        ]
+
+    monkeypatch.setattr(manual_dir, "files_of", with_counts)
     return folder
+
+
+def names_of_files(dataset):
+    """Gives the names of the files that a dataset with its config is built from."""
+    splits = catalogue.all_splits()[dataset]
+    return [file.name for file in manual_dir.files_of({dataset: splits})]
 
 
 def run(capsys, *arguments):
@@ -174,7 +182,7 @@ def test_damaged_file(damage, as_published, archives, capsys):
     assert any(expected in problem for problem in damaged["problems"])
     assert [file["name"] for file in found["files"] if file["problems"]] == [name]
     for dataset in found["datasets"]:
-        assert dataset["can_be_built"] == (name not in manual_dir.files_of(dataset["name"]))
+        assert dataset["can_be_built"] == (name not in names_of_files(dataset["name"]))
 
 
 def test_only_a_checksum_sees_a_flipped_bit_in_an_image(as_published, archives, capsys):
@@ -186,13 +194,13 @@ def test_only_a_checksum_sees_a_flipped_bit_in_an_image(as_published, archives, 
     assert "sha256" in by_name(found)[ilsvrc.VALIDATION]["problems"][0]
 
 
-@pytest.mark.parametrize("dataset", manual_dir.NEEDS)
+@pytest.mark.parametrize("dataset", catalogue.all_splits())
 def test_needs_are_those_of_the_builders(dataset, archives, tmp_path, monkeypatch):
     """With the files that are listed it can be built, and with one less it cannot."""
     monkeypatch.setenv("IMAGENET_FAMILY_MIRROR", "http://127.0.0.1:9")
-    monkeypatch.setattr("imagenet_family.downloads.transfer.ATTEMPTS", 1)
     name, _, config = dataset.partition("/")
-    wanted = manual_dir.files_of(dataset)
+    wanted = names_of_files(dataset)
+    needed = manual_dir.needed(catalogue.all_splits()[dataset])
     own = tmp_path / "own"
     for left_out in (None, *wanted):
         shutil.rmtree(own, ignore_errors=True)
@@ -201,11 +209,11 @@ def test_needs_are_those_of_the_builders(dataset, archives, tmp_path, monkeypatc
             if file != left_out:
                 os.link(archives / file, own / file)
         data_dir = tmp_path / f"without {left_out}"
-        splits = {split for split, files in manual_dir.NEEDS[dataset].splits.items()}
+        splits = set(needed)
         if left_out is None:
             built = parity.build_ours(name, own, data_dir, config=config or None)
             assert set(built.info.splits) == splits
-        elif manual_dir.NEEDS[dataset].optional:
+        elif all(split.optional for split in needed.values()):
             built = parity.build_ours(name, own, data_dir, config=config or None)
             assert len(built.info.splits) == len(splits) - 1
         else:
@@ -215,7 +223,7 @@ def test_needs_are_those_of_the_builders(dataset, archives, tmp_path, monkeypatc
 
 def test_needs_are_of_all_datasets():
     names = [f"{name}/{config}" if config else name for name, config in parity.DATASETS]
-    assert sorted(names) == sorted(manual_dir.NEEDS) == sorted(published.SPLITS)
+    assert sorted(names) == sorted(catalogue.all_splits())
 
 
 # Prepared datasets.

@@ -10,6 +10,7 @@ from absl import logging
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
+from imagenet_family.datasets.imagenet2012 import facts
 from imagenet_family.examples.table import Examples, LazyExamples
 
 _SPLITS = {
@@ -22,6 +23,7 @@ _SPLITS = {
 class Builder(ArchiveBuilder, skip_registration=True):
     """Builder of imagenet2012."""
 
+    DATASET = facts.DATASET
     VERSION = tfds.core.Version("5.1.0")
     SUPPORTED_VERSIONS = [tfds.core.Version("5.0.0")]
     RELEASE_NOTES = ilsvrc.RELEASE_NOTES

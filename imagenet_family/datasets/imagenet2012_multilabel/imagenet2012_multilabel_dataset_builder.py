@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
+from imagenet_family.datasets.imagenet2012_multilabel import annotations, facts
 from imagenet_family.examples.table import Examples, Ragged
-from imagenet_family.labels import annotations
 
 _URL = (
     "https://storage.googleapis.com/brain-car-datasets/imagenet-mistakes/human_accuracy_v3.0.0.json"
@@ -21,6 +21,7 @@ _URL = (
 class Builder(ArchiveBuilder, skip_registration=True):
     """Builder of imagenet2012_multilabel."""
 
+    DATASET = facts.DATASET
     VERSION = tfds.core.Version("3.0.0")
     RELEASE_NOTES = {
         "1.0.0": "First version.",

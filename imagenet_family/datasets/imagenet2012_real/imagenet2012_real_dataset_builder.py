@@ -8,8 +8,8 @@ from etils import epath
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
+from imagenet_family.datasets.imagenet2012_real import annotations, facts
 from imagenet_family.examples.table import Examples, Ragged
-from imagenet_family.labels import annotations
 
 _URL = "https://raw.githubusercontent.com/google-research/reassessed-imagenet/master/real.json"
 
@@ -17,6 +17,7 @@ _URL = "https://raw.githubusercontent.com/google-research/reassessed-imagenet/ma
 class Builder(ArchiveBuilder, skip_registration=True):
     """Builder of imagenet2012_real."""
 
+    DATASET = facts.DATASET
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = ilsvrc.instructions(ilsvrc.VALIDATION)

@@ -10,16 +10,17 @@ from etils import epath
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
+from imagenet_family.datasets.imagenet2012_subset import facts
 from imagenet_family.examples.table import Examples, LazyExamples
-from imagenet_family.labels import annotations
+from imagenet_family.labels import label_files
 
 _ROOT = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets"
-_LISTS = {"1pct": "1percent.txt", "10pct": "10percent.txt"}
 
 
 class Builder(ArchiveBuilder, skip_registration=True):
     """Builder of imagenet2012_subset."""
 
+    DATASET = facts.DATASET
     VERSION = tfds.core.Version("5.0.0")
     SUPPORTED_VERSIONS = [tfds.core.Version("5.1.0")]
     RELEASE_NOTES = ilsvrc.RELEASE_NOTES
@@ -28,7 +29,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
             name=name,
             description=f"{name.removesuffix('pct')} % of the images of each class of train.",
         )
-        for name in _LISTS
+        for name in facts.LISTS
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = ilsvrc.instructions(ilsvrc.TRAIN, ilsvrc.VALIDATION)
 
@@ -44,7 +45,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, LazyExamples]:
         found = ilsvrc.find_archives(dl_manager, ilsvrc.TRAIN, ilsvrc.VALIDATION)
-        listed = self._fetch(dl_manager, f"{_ROOT}/{_LISTS[self.builder_config.name]}")
+        listed = self._fetch(dl_manager, f"{_ROOT}/{facts.LISTS[self.builder_config.name]}")
         chosen = functools.partial(self._generate_examples, listed=listed)
         splits = {
             "train": self._lazy(dl_manager, found[ilsvrc.TRAIN], chosen),
@@ -58,5 +59,5 @@ class Builder(ArchiveBuilder, skip_registration=True):
         return splits
 
     def _generate_examples(self, index: ArchiveIndex, listed: epath.Path) -> Examples:
-        wanted = set(annotations.read(listed).split())
+        wanted = set(label_files.read(listed).split())
         return ilsvrc.train_examples(index, ilsvrc.rows_named(index, wanted, listed))

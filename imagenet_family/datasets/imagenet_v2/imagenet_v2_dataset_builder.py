@@ -8,16 +8,12 @@ import tensorflow_datasets as tfds
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features
 from imagenet_family.datasets.builder import ArchiveBuilder
+from imagenet_family.datasets.imagenet_v2 import facts
 from imagenet_family.errors import LabelError
 from imagenet_family.examples.table import Examples
 from imagenet_family.labels.classes import NUM_CLASSES, wnid_to_id
 
 _ROOT = "https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/main"
-_ARCHIVES = {
-    "matched-frequency": "imagenetv2-matched-frequency.tar.gz",
-    "threshold-0.7": "imagenetv2-threshold0.7.tar.gz",
-    "topimages": "imagenetv2-top-images.tar.gz",
-}
 _DESCRIPTIONS = {
     "matched-frequency": "Images chosen as often by annotators as those of ImageNet's validation.",
     "threshold-0.7": "Images that at least 70 % of the annotators chose for their class.",
@@ -28,6 +24,7 @@ _DESCRIPTIONS = {
 class Builder(ArchiveBuilder, skip_registration=True):
     """Builder of imagenet_v2."""
 
+    DATASET = facts.DATASET
     VERSION = tfds.core.Version("3.0.0")
     SUPPORTED_VERSIONS = [tfds.core.Version("3.1.0"), tfds.core.Version("2.0.0")]
     RELEASE_NOTES = {
@@ -37,11 +34,12 @@ class Builder(ArchiveBuilder, skip_registration=True):
         "3.1.0": "The archives come from Hugging Face. (3.0.0 takes them from there, too.)",
     }
     BUILDER_CONFIGS = [
-        tfds.core.BuilderConfig(name=name, description=_DESCRIPTIONS[name]) for name in _ARCHIVES
+        tfds.core.BuilderConfig(name=name, description=_DESCRIPTIONS[name])
+        for name in facts.ARCHIVES
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Nothing needs to be put into manual_dir. On a machine without internet, put the archive "
-        f"of the config there, from {_ROOT}: {', '.join(_ARCHIVES.values())}."
+        f"of the config there, from {_ROOT}: {', '.join(facts.ARCHIVES.values())}."
     )
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -52,7 +50,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
-        archive = self._fetch(dl_manager, f"{_ROOT}/{_ARCHIVES[self.builder_config.name]}")
+        archive = self._fetch(dl_manager, f"{_ROOT}/{facts.ARCHIVES[self.builder_config.name]}")
         return {"test": self._generate_examples(self._index(dl_manager, archive))}
 
     def _generate_examples(self, index: ArchiveIndex) -> Examples:
