@@ -21,7 +21,7 @@ from imagenet_family.examples.plan import SplitPlan, plan_split
 from imagenet_family.examples.table import Examples, LazyExamples
 from imagenet_family.shards import prepared, saved_labels
 from imagenet_family.storage import files, stores
-from imagenet_family.storage.paths import absolute
+from imagenet_family.storage.paths import absolute, is_local
 
 _CACHE_FOLDER = "imagenet_family"
 
@@ -393,7 +393,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self, dl_manager: tfds.download.DownloadManager, archive: epath.PathLike
     ) -> copies.ArchiveIndex:
         """Indexes an archive; the index is kept with the downloads."""
-        if self._on_archive is not None and stores.is_local(archive):
+        if self._on_archive is not None and is_local(archive):
             with contextlib.suppress(OSError):
                 self._on_archive(files.size(archive))
         return copies.index_archive(

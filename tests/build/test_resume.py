@@ -253,7 +253,7 @@ def test_two_builds_at_once_give_one_whole_dataset(archives, tmp_path):
 
 def test_second_build_says_that_it_waits(archives, tmp_path):
     data_dir = tmp_path / "data"
-    with staging.build_lock(staging.epath.Path(data_dir / "imagenet2012" / "5.1.0")):
+    with staging.build_lock(data_dir / "imagenet2012" / "5.1.0"):
         waiting = subprocess.Popen(
             command(archives, data_dir), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
         )
@@ -268,7 +268,7 @@ def test_second_build_says_that_it_waits(archives, tmp_path):
 
 def test_ctrl_c_ends_at_once_and_says_how_to_go_on(archives, tmp_path):
     data_dir = tmp_path / "data"
-    with staging.build_lock(staging.epath.Path(data_dir / "imagenet2012" / "5.1.0")):
+    with staging.build_lock(data_dir / "imagenet2012" / "5.1.0"):
         building = subprocess.Popen(
             command(archives, data_dir), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
         )

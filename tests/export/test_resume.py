@@ -254,7 +254,7 @@ def test_a_mounted_folder_of_the_same_disk_is_refused_before_writing(
 
 def test_two_exports_to_one_folder_wait_for_each_other(archives, exported, tmp_path):
     output = tmp_path / "out"
-    with staging.build_lock(staging.epath.Path(output)):
+    with staging.build_lock(output):
         other = threading.Thread(
             target=lib.export,
             args=("imagenet2012", archives, output),
