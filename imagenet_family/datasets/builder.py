@@ -16,9 +16,9 @@ from imagenet_family.build import options, preflight, processes, shard_writing, 
 from imagenet_family.build.build_plan import BuildPlan
 from imagenet_family.datasets import dataset
 from imagenet_family.errors import BuildError, ImagenetFamilyError
-from imagenet_family.examples.lazy import LazyMapping
+from imagenet_family.examples.lazy import LazyExamples, LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
-from imagenet_family.examples.table import Examples, LazyExamples
+from imagenet_family.examples.table import Examples
 from imagenet_family.shards import prepared, saved_labels
 from imagenet_family.storage import files, stores
 from imagenet_family.storage.paths import absolute, is_local
