@@ -16,7 +16,6 @@ from typing import Any
 from etils import epath
 
 from imagenet_family.errors import UsageError
-from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.storage import stores
 from imagenet_family.storage.files import flush_folder
 from imagenet_family.storage.paths import PathLike, is_local
@@ -160,32 +159,23 @@ def split_info(builder: Any, split: str, shard_lengths: Iterable[int], num_bytes
     )
 
 
-def absolute_slices(
-    instruction: Any, shard_lengths: Mapping[str, list[int]]
-) -> list[tuple[str, int, int]]:
+def absolute_slices(instruction: Any, infos: Mapping[str, Any]) -> list[tuple[str, int, int]]:
     """Gives what a split such as `'train[:10%]+test'` selects, as (split, start, stop).
 
     Args:
         instruction: A string, a `tfds.Split` or a `tfds.core.ReadInstruction`.
-        shard_lengths: Number of examples in each shard of each split.
+        infos: The `tfds.core.SplitInfo` of each split, by name.
 
     Raises:
         UsageError: There is no such split, or the slice makes no sense.
     """
     from tensorflow_datasets.core import splits
 
-    infos = LazyMapping(
-        shard_lengths,
-        lambda name: splits.SplitInfo(
-            name=name, shard_lengths=shard_lengths[name], num_bytes=0, filename_template=None
-        ),
-    )
     try:
         slices = splits.AbstractSplit.from_spec(instruction).to_absolute(infos)
     except (ValueError, AssertionError, NotImplementedError) as error:
         raise UsageError(
-            f"The split {str(instruction)!r} cannot be read: {error} "
-            f"Splits: {', '.join(shard_lengths)}."
+            f"The split {str(instruction)!r} cannot be read: {error} Splits: {', '.join(infos)}."
         ) from error
     return [
         (

@@ -17,9 +17,9 @@ from imagenet_family.build.build_plan import BuildPlan
 from imagenet_family.datasets import dataset
 from imagenet_family.downloads import fetching, known_files
 from imagenet_family.errors import BuildError, ImagenetFamilyError
-from imagenet_family.examples.lazy import LazyMapping
+from imagenet_family.examples.lazy import LazyExamples, LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
-from imagenet_family.examples.table import Examples, LazyExamples
+from imagenet_family.examples.table import Examples
 from imagenet_family.shards import manifest, prepared, saved_labels
 from imagenet_family.storage import files, stores
 from imagenet_family.storage.files import flush, write_error
