@@ -42,9 +42,10 @@ class Builder(ArchiveBuilder, skip_registration=True):
         return {"validation": self._generate_examples(self._index(dl_manager, archive), listed)}
 
     def _generate_examples(self, index: ArchiveIndex, listed: epath.Path) -> Examples:
+        names = ilsvrc.validation_names(index)
         columns = {
-            "file_name": index.names,
+            "file_name": names,
             "original_label": ilsvrc.validation_labels(index),
-            "real_label": Ragged.from_lists(annotations.read_real(listed, index.names)),
+            "real_label": Ragged.from_lists(annotations.read_real(listed, names)),
         }
         return Examples.from_index(index, columns)
