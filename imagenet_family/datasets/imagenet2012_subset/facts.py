@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from etils import epath
-
 from imagenet_family.datasets import ilsvrc
 from imagenet_family.datasets.dataset import Dataset, SourceFile, Split
 from imagenet_family.errors import LabelError
 from imagenet_family.labels import classes, label_files
+from imagenet_family.storage.paths import PathLike
 
 LISTS = {"1pct": "1percent.txt", "10pct": "10percent.txt"}
 _EXAMPLES = {"1pct": 12_811, "10pct": 128_116}
 
 
-def _count(path: epath.Path, progress: bool) -> tuple[int, int]:
+def _count(path: PathLike, progress: bool) -> tuple[int, int]:
     del progress
     names = label_files.read(path).split()
     found = {name.partition(b"_")[0].decode("latin-1") for name in names}
