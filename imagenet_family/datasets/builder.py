@@ -11,15 +11,14 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from imagenet_family import copies, progress, tfds_internals
+from imagenet_family import copies, downloads, progress, tfds_internals
 from imagenet_family.build import options, preflight, processes, shard_writing, staging
 from imagenet_family.build.build_plan import BuildPlan
 from imagenet_family.datasets import dataset
-from imagenet_family.downloads import fetching, known_files
 from imagenet_family.errors import BuildError, ImagenetFamilyError
-from imagenet_family.examples.lazy import LazyMapping
+from imagenet_family.examples.lazy import LazyExamples, LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
-from imagenet_family.examples.table import Examples, LazyExamples
+from imagenet_family.examples.table import Examples
 from imagenet_family.shards import manifest, prepared, saved_labels
 from imagenet_family.storage import files, stores
 from imagenet_family.storage.files import flush, write_error
@@ -82,7 +81,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @tfds.core.utils.classproperty
     @classmethod
     def _checksums_path(cls) -> epath.Path:
-        return known_files.checksums_path(cls.name)
+        return downloads.checksums_path(cls.name)
 
     @property
     def config_name(self) -> str:
@@ -365,10 +364,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _fetch(self, dl_manager: tfds.download.DownloadManager, url: str) -> epath.Path:
         """Gives the file of a URL: from manual_dir, the cache of downloads, or the network."""
-        verify = self.verify_checksums
-        if verify is None:
-            verify = known_files.verify_by_default()
-        return fetching.fetch(dl_manager, url, verify=verify)
+        return downloads.fetch(dl_manager, url, verify=self.verify_checksums)
 
     def _lazy(
         self,

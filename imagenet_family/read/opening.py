@@ -70,12 +70,16 @@ def data_source(
     splits = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
     num_shards = shard_counter()
 
-    def shard_lengths(split_name: str) -> list[int]:
+    def split_info(split_name: str) -> tfds.core.SplitInfo:
         examples = splits[split_name]
-        shards = num_shards(int(examples.record_sizes().sum()), len(examples))
-        return np.diff(shard_boundaries(len(examples), shards)).tolist()
+        num_bytes = int(examples.record_sizes().sum())
+        shards = num_shards(num_bytes, len(examples))
+        lengths = np.diff(shard_boundaries(len(examples), shards)).tolist()
+        return tfds.core.SplitInfo(
+            name=split_name, shard_lengths=lengths, num_bytes=num_bytes, filename_template=None
+        )
 
-    lengths = LazyMapping(splits, shard_lengths)
+    infos = LazyMapping(splits, split_info)
 
     @functools.cache
     def table(split_name: str) -> Table:
@@ -87,7 +91,7 @@ def data_source(
     def source(instruction: Any) -> DataSource:
         parts = [
             Part(table(split_name), start, stop)
-            for split_name, start, stop in tfds_internals.absolute_slices(instruction, lengths)
+            for split_name, start, stop in tfds_internals.absolute_slices(instruction, infos)
         ]
         return DataSource(_full_name(builder), str(instruction), parts, order, prepared)
 

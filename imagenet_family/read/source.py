@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import functools
+import itertools
 import operator
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -72,15 +73,17 @@ class DataSource(Sequence[dict[str, Any]]):
         self._rows = rows if order == TFDS_ORDER else [np.sort(chosen) for chosen in rows]
         # The features are in TFDS's order.
         self._features = sorted([IMAGE, *parts[0].table.examples.columns])
-        self._ends = np.cumsum([len(chosen) for chosen in rows], dtype=int).tolist()
+        self._ends = list(itertools.accumulate(len(chosen) for chosen in rows))
 
-    def __reduce__(self) -> tuple[Callable, tuple]:
+    def __reduce__(self) -> tuple[Callable[..., DataSource], tuple[Any, ...]]:
         return DataSource, (self._name, self._split, self._parts, self._order, self._decoders)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+    def __getitem__(  # type: ignore[override]  # no slices, as in TFDS's own data sources
+        self, index: SupportsIndex
+    ) -> dict[str, Any]:
         """Reads and decodes one element.
 
         Raises:

@@ -3,10 +3,11 @@ import hashlib
 import os
 import random
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
-import textwrap
+import time
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -16,11 +17,12 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 from file_server import running_file_server
-from tensorflow_datasets.core.download import checksums, download_manager, resource
+from object_store_lib import Store
+from tensorflow_datasets.core.download import checksums, download_manager
 from tensorflow_datasets.core.utils import Size
 
-from imagenet_family.downloads import fetching, transfer
-from imagenet_family.downloads.fetching import fetch
+from imagenet_family import tfds_internals
+from imagenet_family.downloads import fetch, http_download
 from imagenet_family.errors import BuildError, DownloadError, UsageError
 from imagenet_family.storage import locks
 
@@ -36,7 +38,8 @@ def server():
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch):
-    monkeypatch.setattr(transfer, "BACKOFF", 0.001)
+    retries = http_download.RETRIES.new(backoff_factor=0.001)
+    monkeypatch.setattr(http_download, "RETRIES", retries)
     monkeypatch.delenv("IMAGENET_FAMILY_VERIFY_CHECKSUMS", raising=False)
     monkeypatch.delenv("IMAGENET_FAMILY_MIRROR", raising=False)
 
@@ -69,7 +72,7 @@ def get(make_manager):
 
     def get(url, content=CONTENT, *, verify=None, **options):
         infos = None if content is None else {url: info_of(content)}
-        return fetch(make_manager(infos, **options), url, verify=verify, progress=False)
+        return fetch(make_manager(infos, **options), url, verify=verify)
 
     return get
 
@@ -81,10 +84,16 @@ def manual_dir(tmp_path):
     return path
 
 
-def looks_downloaded(tmp_path: Path) -> list[str]:
-    """Returns every file of the cache that is neither a lock nor a partial file."""
-    found = [path for path in (tmp_path / "downloads").rglob("*") if path.is_file()]
-    return [path.name for path in found if ".partial" not in path.name]
+@pytest.fixture
+def interrupted(server, get, tmp_path):
+    """Leaves behind some 200,000 bytes of `a.tar`; gives the partial file."""
+    server.add("a.tar", CONTENT, faults=["break:200000", "status:404"])
+    with pytest.raises(DownloadError, match="run the same again to go on") as caught:
+        get(server.url("a.tar"))
+    assert "404" in str(caught.value)
+    server.requests.clear()
+    (partial,) = (tmp_path / "downloads").rglob("*.partial")
+    return partial
 
 
 # From the network into TFDS's cache.
@@ -122,16 +131,10 @@ def test_only_the_file_and_its_note_remain(server, get, tmp_path):
     assert remaining == {path.name, f"{path.name}.INFO"}
 
 
-def test_a_later_call_goes_on_with_a_broken_transfer(server, get, tmp_path, monkeypatch):
-    server.add("a.tar", CONTENT, faults=["break:200000"])
-    with monkeypatch.context() as once:
-        once.setattr(transfer, "ATTEMPTS", 1)
-        with pytest.raises(DownloadError, match="run the same again to go on"):
-            get(server.url("a.tar"))
-    assert looks_downloaded(tmp_path) == []
+def test_a_later_call_goes_on_with_a_broken_transfer(server, get, interrupted):
+    have = interrupted.stat().st_size
     assert get(server.url("a.tar")).read_bytes() == CONTENT
-    assert server.requests[1].range is not None
-    assert server.requests[1].sent < len(CONTENT)
+    assert [request.range for request in server.requests] == [f"bytes={have}-"]
 
 
 def test_wrong_checksum(server, get, tmp_path):
@@ -146,25 +149,30 @@ def test_wrong_checksum(server, get, tmp_path):
     assert get(server.url("a.tar")).read_bytes() == CONTENT
 
 
-def test_wrong_checksum_after_going_on(server, get, tmp_path, monkeypatch):
+def test_wrong_checksum_after_going_on(server, get, interrupted):
     """A partial file that was damaged on disk does not stand in the way for ever."""
-    server.add("a.tar", CONTENT, faults=["break:200000"])
-    with monkeypatch.context() as once:
-        once.setattr(transfer, "ATTEMPTS", 1)
-        with pytest.raises(DownloadError):
-            get(server.url("a.tar"))
-    (partial,) = (tmp_path / "downloads").rglob("*.partial")
-    partial.write_bytes(bytes(partial.stat().st_size))
+    interrupted.write_bytes(bytes(interrupted.stat().st_size))
     with pytest.raises(DownloadError, match="was removed"):
         get(server.url("a.tar"))
     assert get(server.url("a.tar")).read_bytes() == CONTENT
 
 
-def test_missing_file_says_where_to_put_it(server, get, tmp_path):
+def test_missing_file_says_where_to_put_it(server, get, manual_dir):
+    url = server.url("gone.tar")
     with pytest.raises(DownloadError) as caught:
-        get(server.url("gone.tar"))
+        get(url)
     assert "404" in str(caught.value)
-    assert f"as gone.tar, into {tmp_path / 'manual'}" in str(caught.value)
+    assert f"as gone.tar, into {manual_dir}; it is at {url}" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/a.tar", "https://host.invalid/a.tar"])
+def test_offline(get, manual_dir, monkeypatch, url):
+    monkeypatch.undo()  # the real pauses
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match=r"refused|resolve") as caught:
+        get(url)
+    assert time.monotonic() - start < 5
+    assert f"as a.tar, into {manual_dir}; it is at {url}" in str(caught.value)
 
 
 def test_folder_that_cannot_be_made(server, get, tmp_path):
@@ -179,63 +187,91 @@ def test_damaged_note_of_tfds(server, get):
     server.add("a.tar", CONTENT)
     path = get(server.url("a.tar"), None)
     path.with_name(f"{path.name}.INFO").write_text("{")
-    with pytest.raises(DownloadError, match="cache in"):
-        get(server.url("a.tar"), None)
+    assert get(server.url("a.tar"), None) == path
+    assert get(server.url("a.tar"), None, force_download=True) == path
+
+
+# Fetches in a process of its own: URL, download_dir, size and sha256 are the arguments.
+FETCH = """
+import sys
+from tensorflow_datasets.core.download import checksums, download_manager
+from imagenet_family.downloads import fetch
+url, folder, size, sha256 = sys.argv[1:]
+info = checksums.UrlInfo(int(size), sha256, "a.tar")
+manager = download_manager.DownloadManager(
+    download_dir=folder, url_infos={url: info}, dataset_name="tiny"
+)
+print(fetch(manager, url))
+"""
+
+
+def start_fetching(url, folder, **options):
+    info = info_of(CONTENT)
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH, url, folder, str(int(info.size)), info.checksum],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def test_two_processes_download_once(server, tmp_path):
     server.add("a.tar", CONTENT, bytes_per_second=300_000)
-    code = textwrap.dedent(
-        """
-        import sys
-        from tensorflow_datasets.core.download import checksums, download_manager
-        from imagenet_family.downloads.fetching import fetch
-        url, folder, size, sha256 = sys.argv[1:]
-        info = checksums.UrlInfo(int(size), sha256, "a.tar")
-        manager = download_manager.DownloadManager(download_dir=folder, url_infos={url: info})
-        print(fetch(manager, url, progress=False))
-        """
-    )
-    info = info_of(CONTENT)
-    command = [sys.executable, "-c", code, server.url("a.tar"), os.fspath(tmp_path)]
-    command += [str(int(info.size)), info.checksum]
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        runs = pool.map(
-            lambda _: subprocess.run(command, capture_output=True, text=True, timeout=60), range(2)
-        )
-    outputs = {(run.returncode, run.stdout.strip()) for run in runs}
-    ((code, path),) = outputs
-    assert code == 0
-    assert Path(path).read_bytes() == CONTENT
+    running = [start_fetching(server.url("a.tar"), tmp_path) for _ in range(2)]
+    paths = {process.communicate(timeout=60)[0].strip() for process in running}
+    assert [process.returncode for process in running] == [0, 0]
+    assert [Path(path).read_bytes() for path in paths] == [CONTENT]
     assert len(server.requests) == 1
 
 
-def test_a_second_process_waits_and_takes_what_the_first_got(
-    server, get, make_manager, tmp_path, monkeypatch
-):
-    url = server.url("a.tar")
-    server.add("a.tar", CONTENT, faults=["break:200000"])
-    with monkeypatch.context() as once:
-        once.setattr(transfer, "ATTEMPTS", 1)
-        with pytest.raises(DownloadError):
-            get(url)
-    (partial,) = (tmp_path / "downloads").rglob("*.partial")
-    kept = partial.read_bytes()
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+def test_what_a_stopped_process_got_is_kept(server, get, tmp_path, ended_by):
+    served = server.add("a.tar", CONTENT, bytes_per_second=100_000)
+    process = start_fetching(server.url("a.tar"), tmp_path / "downloads")
+    while not sum(path.stat().st_size for path in tmp_path.rglob("*.partial")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(ended_by)
+    _, errors = process.communicate(timeout=10)
+    assert ("KeyboardInterrupt" in errors) == (ended_by == signal.SIGINT)
+    (partial,) = tmp_path.rglob("*.partial")
+    have = partial.stat().st_size
+    assert 0 < have < len(CONTENT)
+    served.bytes_per_second = None
+    assert get(server.url("a.tar")).read_bytes() == CONTENT
+    assert server.requests[-1].range == f"bytes={have}-"
+
+
+def test_remote_download_dir(server):
+    """The file and TFDS's note are put into the store when the file is whole."""
+    store = Store()
+    store.filesystem().makedirs("downloads", exist_ok=True)
+    server.add("a.tar", CONTENT, faults=["break:100000"])
+    for _ in range(2):
+        process = start_fetching(server.url("a.tar"), "s3://downloads/a", env=store.environment())
+        path, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert len(server.requests) == 2
+    found = store.filesystem().find("downloads/a")
+    store.close()
+    assert found == [
+        path.strip().removeprefix("s3://"),
+        path.strip().removeprefix("s3://") + ".INFO",
+    ]
+
+
+def test_a_second_process_waits_and_takes_what_the_first_got(server, get, interrupted):
+    kept = interrupted.read_bytes()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         # The lock is on the open file, so this process can stand for another one.
-        with locks.file_lock(f"{partial}.lock", "downloading"):
-            waiting = pool.submit(get, url)
+        with locks.file_lock(f"{interrupted}.lock", "downloading"):
+            waiting = pool.submit(get, server.url("a.tar"))
             with pytest.raises(concurrent.futures.TimeoutError):
                 waiting.result(timeout=0.3)
-            assert partial.read_bytes() == kept
-            info = info_of(CONTENT)
-            cached = make_manager()._get_dl_path(resource.Resource(url=url), info.checksum)
-            cached.write_bytes(CONTENT)
-            resource.write_info_file(
-                url=url, path=cached, dataset_name="tiny", original_fname="a.tar", url_info=info
-            )
-        assert waiting.result(timeout=10) == cached
-    assert len(server.requests) == 1
+            assert interrupted.read_bytes() == kept
+            assert server.requests == []
+        assert waiting.result(timeout=10).read_bytes() == CONTENT
 
 
 def test_certificates_are_checked_unless_tfds_is_told_not_to(server, get, tmp_path):
@@ -302,40 +338,19 @@ def test_downloaded_size_is_known_to_the_manager_of_tfds(server, make_manager, m
         server.add(name, CONTENT)
     (manual_dir / "b.tar").write_bytes(CONTENT)
     manager = make_manager({server.url(name): info_of(CONTENT) for name in ("a.tar", "b.tar")})
-    fetch(manager, server.url("a.tar"), progress=False)
-    fetch(manager, server.url("b.tar"), progress=False)
+    fetch(manager, server.url("a.tar"))
+    fetch(manager, server.url("b.tar"))
     assert manager.downloaded_size == 2 * len(CONTENT)
     assert len(server.requests) == 1
 
 
-def test_remote_download_dir_is_left_to_tfds(server, get, monkeypatch):
-    """There is no remote storage here: a local folder stands for one that cannot be renamed in."""
-    monkeypatch.setattr(fetching, "is_local", lambda path: False)
-    server.add("a.tar", CONTENT)
-    server.add("b.tar", OTHER)
-    assert get(server.url("a.tar")).read_bytes() == CONTENT
-    with pytest.raises(DownloadError, match="wrong checksum"):
-        get(server.url("b.tar"))
-    with pytest.raises(DownloadError, match="404"):
-        get(server.url("gone.tar"))
-    monkeypatch.setenv("IMAGENET_FAMILY_MIRROR", "http://127.0.0.1:1")
-    with pytest.raises(UsageError, match="local folder only"):
-        get(server.url("c.tar"))
-
-
-def test_every_part_of_tfds_that_is_used_is_there(make_manager):
-    assert fetching.missing_tfds_internals(make_manager()) == [], (
-        "TensorFlow Datasets moved these parts of its DownloadManager: downloads cannot be "
-        "resumed until imagenet_family/downloads/fetching.py follows"
-    )
-
-
 def test_an_unknown_tfds_downloads_by_itself(server, get, monkeypatch):
-    monkeypatch.setattr(fetching, "_TFDS_INTERNALS", ("_nothing_of_that_name",))
+    assert tfds_internals.check() == ()
+    monkeypatch.setattr(tfds_internals, "check", lambda: ("nothing of that name",))
     server.add("a.tar", CONTENT)
     assert get(server.url("a.tar")).read_bytes() == CONTENT
     server.add("b.tar", OTHER)
-    with pytest.raises(DownloadError, match="wrong checksum"):
+    with pytest.raises(download_manager.NonMatchingChecksumError, match="wrong checksum"):
         get(server.url("b.tar"))
 
 
@@ -413,7 +428,7 @@ def test_the_registered_checksums_of_other_managers_stay(server, make_manager):
     server.add("a.tar", OTHER)
     shared = {server.url("a.tar"): info_of(CONTENT)}
     with mock.patch.object(checksums, "get_all_url_infos", lambda: shared):
-        fetch(make_manager(), server.url("a.tar"), verify=False, progress=False)
+        fetch(make_manager(), server.url("a.tar"), verify=False)
     assert shared == {server.url("a.tar"): info_of(CONTENT)}
 
 
@@ -451,7 +466,7 @@ def make_builder(url, url_info, data_dir):
                 return tfds.core.DatasetInfo(builder=self, features=features)
 
             def _split_generators(self, dl_manager):
-                path = fetch(dl_manager, url, progress=False)
+                path = fetch(dl_manager, url)
                 return {"test": [("only", {"size": path.stat().length})]}
 
             def _generate_examples(self):

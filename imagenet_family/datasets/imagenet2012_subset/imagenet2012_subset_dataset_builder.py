@@ -10,7 +10,7 @@ from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
 from imagenet_family.datasets.imagenet2012_subset import facts
-from imagenet_family.examples.table import Examples, LazyExamples
+from imagenet_family.examples import Examples, LazyExamples
 from imagenet_family.labels import label_files
 from imagenet_family.storage.paths import PathLike
 
