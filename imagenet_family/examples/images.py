@@ -295,7 +295,7 @@ def _decode_jpeg(kind: ImageKind, data: bytes) -> Pixels | None:
 
     colorspace = "CMYK" if kind.components == 4 else "RGB"
     try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace, fastdct=True)
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data, colorspace, fastdct=True)
     except ValueError:
         # Damage that the decoder can step over is none to TensorFlow, but a missing end is.
         _require_complete(data)
