@@ -45,13 +45,13 @@ def replace(module: Any, name: str, new: Any) -> None:
 
 def write_bare(task: Any) -> Any:
     """Writes a shard and does nothing else; loses what is needed to write one with checks."""
-    from imagenet_family.copies import ArchiveReader
+    from imagenet_family.copies import reader
     from imagenet_family.shards import write
 
     if write.whole_name is not _straight:
         replace(write, "whole_name", _straight)
         write.RecordDigest.add = _count
-        ArchiveReader._read = _read
+        reader._read = _read
     return write.write_shard(task.examples, task.path, task.file_format)
 
 
@@ -65,7 +65,7 @@ def _count(self: Any, record: Any) -> None:
     self._bytes += record.size
 
 
-def _read(self: Any, file: Any, offset: int, size: int, check: int, name: Any) -> bytes:
+def _read(source: Any, file: Any, offset: int, size: int, check: int, name: Any) -> bytes:
     return os.pread(file._fd, size, offset)
 
 
@@ -204,19 +204,19 @@ class _Kept:
     """Brings back what `write_bare` takes away."""
 
     def __init__(self) -> None:
-        from imagenet_family.copies import ArchiveReader
+        from imagenet_family.copies import reader
         from imagenet_family.shards import write
 
-        self._add, self._read = write.RecordDigest.add, ArchiveReader._read
+        self._add, self._read = write.RecordDigest.add, reader._read
         self._whole_name = write.whole_name
 
     def restore(self) -> None:
-        from imagenet_family.copies import ArchiveReader
+        from imagenet_family.copies import reader
         from imagenet_family.shards import write
 
         if write.whole_name is _straight:
             replace(write, "whole_name", self._whole_name)
-            write.RecordDigest.add, ArchiveReader._read = self._add, self._read
+            write.RecordDigest.add, reader._read = self._add, self._read
 
 
 def compare_builds(arguments: list[str], data_dir: Path, rounds: int) -> None:

@@ -7,17 +7,21 @@ import sys
 from tqdm.auto import tqdm
 
 
-def bytes_bar(description: str, total: int | None, *, enabled: bool = True) -> tqdm:
+def bytes_bar(
+    description: str, total: int | None, *, initial: int = 0, enabled: bool = True
+) -> tqdm:
     """Makes a bar that counts bytes; its postfix may count members or examples beside them.
 
     Args:
         description: What is being done.
         total: Bytes in all, if known.
+        initial: Bytes that are done before.
         enabled: False for no bar at all.
     """
     return tqdm(
         desc=description,
         total=total,
+        initial=initial,
         unit="B",
         unit_scale=True,
         unit_divisor=1024,

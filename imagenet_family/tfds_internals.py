@@ -16,7 +16,6 @@ from typing import Any
 from etils import epath
 
 from imagenet_family.errors import UsageError
-from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.storage import stores
 from imagenet_family.storage.files import flush_folder
 from imagenet_family.storage.paths import PathLike, is_local
@@ -35,6 +34,7 @@ def check() -> tuple[str, ...]:
         utils,
         writer,
     )
+    from tensorflow_datasets.core.download import checksums, resource
     from tensorflow_datasets.core.utils import shard_utils
 
     base = dataset_builder.GeneratorBasedBuilder
@@ -53,8 +53,15 @@ def check() -> tuple[str, ...]:
         (file_adapters, "ADAPTER_FOR_FORMAT", None),
         (utils, "incomplete_dir", ["dirname", "permissions", "overwrite"]),
         (registered, "add_dataset_builder_provider", ["provider", "index"]),
+        (download.DownloadManager, "_record_url_infos", ["self"]),
+        (checksums, "UrlInfo", ["size", "checksum", "filename"]),
+        (resource, "get_dl_fname", ["url", "checksum"]),
+        (resource, "get_info_path", ["path"]),
+        (resource, "write_info_file", ["url", "path", "dataset_name", "original_fname"]),
     ]
-    return tuple(
+    kept = inspect.unwrap(download.DownloadManager.__init__).__code__.co_names
+    forgotten = [name for name in _KEPT_BY_DOWNLOAD_MANAGER if name not in kept]
+    return tuple(f"DownloadManager.{name} is missing" for name in forgotten) + tuple(
         problem
         for owner, name, parameters in expected
         if (problem := _lacks(owner, name, parameters)) is not None
@@ -160,32 +167,23 @@ def split_info(builder: Any, split: str, shard_lengths: Iterable[int], num_bytes
     )
 
 
-def absolute_slices(
-    instruction: Any, shard_lengths: Mapping[str, list[int]]
-) -> list[tuple[str, int, int]]:
+def absolute_slices(instruction: Any, infos: Mapping[str, Any]) -> list[tuple[str, int, int]]:
     """Gives what a split such as `'train[:10%]+test'` selects, as (split, start, stop).
 
     Args:
         instruction: A string, a `tfds.Split` or a `tfds.core.ReadInstruction`.
-        shard_lengths: Number of examples in each shard of each split.
+        infos: The `tfds.core.SplitInfo` of each split, by name.
 
     Raises:
         UsageError: There is no such split, or the slice makes no sense.
     """
     from tensorflow_datasets.core import splits
 
-    infos = LazyMapping(
-        shard_lengths,
-        lambda name: splits.SplitInfo(
-            name=name, shard_lengths=shard_lengths[name], num_bytes=0, filename_template=None
-        ),
-    )
     try:
         slices = splits.AbstractSplit.from_spec(instruction).to_absolute(infos)
     except (ValueError, AssertionError, NotImplementedError) as error:
         raise UsageError(
-            f"The split {str(instruction)!r} cannot be read: {error} "
-            f"Splits: {', '.join(shard_lengths)}."
+            f"The split {str(instruction)!r} cannot be read: {error} Splits: {', '.join(infos)}."
         ) from error
     return [
         (
@@ -284,3 +282,101 @@ def record_reader(file_format: str) -> Callable[[str], Iterator[bytes]]:
         yield from adapter.make_tf_data(path).as_numpy_iterator()
 
     return read
+
+
+# Downloads.
+
+# What TFDS's download manager was told, and what it counts; it has no public names for these.
+_KEPT_BY_DOWNLOAD_MANAGER = (
+    "_dataset_name",
+    "_force_checksums_validation",
+    "_force_download",
+    "_manual_dir",
+    "_recorded_url_infos",
+    "_url_infos",
+    "_verify_ssl",
+)
+
+
+def makes_own_downloads(dl_manager: Any) -> bool:
+    """Tells whether downloads are TFDS's own, as far as they are known here.
+
+    They are not in tests: `tfds.testing` and others put a function in place of
+    `DownloadManager.download`, which then is to be called.
+    """
+    from tensorflow_datasets.core.download import download_manager
+
+    function = type(dl_manager).download
+    return getattr(function, "__module__", None) == download_manager.__name__ and not check()
+
+
+class DownloadRequest:
+    """One URL, and how TFDS's download manager was told to get it.
+
+    Attributes:
+        url: The URL.
+        name: What the file is called.
+        download_dir: The cache of downloads.
+        manual_dir: Where people put files, if that is known.
+        size: Recorded bytes of the file; 0 if there is no record.
+        sha256: Recorded checksum; None if there is no record.
+        force_download: See `tfds.download.DownloadConfig`, also for the following.
+        force_checksums_validation: Whether the file has to be as recorded.
+        register_checksums: Whether what it is, is to be recorded.
+        verify_ssl: Whether the server's certificate is checked.
+    """
+
+    def __init__(self, dl_manager: Any, url: str, name: str) -> None:
+        """Reads what a download manager was told."""
+        self._manager = dl_manager
+        self.url = url
+        self.name = name
+        self.download_dir = os.fspath(dl_manager.download_dir)
+        manual_dir = dl_manager._manual_dir
+        self.manual_dir: str | None = None if manual_dir is None else os.fspath(manual_dir)
+        recorded = dl_manager._url_infos.get(url)
+        self.size = int(recorded.size) if recorded else 0
+        self.sha256: str | None = recorded.checksum if recorded else None
+        self.force_download: bool = dl_manager._force_download
+        self.force_checksums_validation: bool = dl_manager._force_checksums_validation
+        self.register_checksums: bool = dl_manager.register_checksums
+        self.verify_ssl: bool = dl_manager._verify_ssl
+
+    def cached_paths(self, sha256: str | None) -> list[str]:
+        """Gives where the file is in the cache: today's place, then that of older TFDS.
+
+        Args:
+            sha256: Its checksum, if that is recorded; None for a file of which none is.
+        """
+        from tensorflow_datasets.core.download import resource
+
+        file = resource.get_dl_fname(self.url, sha256)
+        folder = epath.Path(self.download_dir)
+        paths = folder / (self._manager._dataset_name or "") / file, folder / file
+        return [os.fspath(path) for path in paths]
+
+    def describe_cached(self, path: str, size: int, sha256: str) -> None:
+        """Writes the note without which TFDS does not believe that a file is in the cache."""
+        from tensorflow_datasets.core.download import resource
+
+        file = epath.Path(path)
+        resource.get_info_path(file).unlink(missing_ok=True)  # or TFDS refuses to change it
+        resource.write_info_file(
+            url=self.url,
+            path=file,
+            dataset_name=self._manager._dataset_name,
+            original_fname=self.name,
+            url_info=self._url_info(size, sha256),
+        )
+
+    def record(self, size: int, sha256: str) -> None:
+        """Lets the download manager count a file, and record its checksum if it was told to."""
+        self._manager._recorded_url_infos[self.url] = self._url_info(size, sha256)
+        if self.register_checksums:
+            self._manager._record_url_infos()
+
+    def _url_info(self, size: int, sha256: str) -> Any:
+        from tensorflow_datasets.core import utils
+        from tensorflow_datasets.core.download import checksums
+
+        return checksums.UrlInfo(utils.Size(size), sha256, self.name)

@@ -12,7 +12,7 @@ LIGHT = [
     "tfds_internals",
     "labels",
     "metrics",
-    "downloads.known_files",
+    "downloads",
     "copies",
     "examples",
     "shards",

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -26,7 +25,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners import PipelineRunner
 from apache_beam.runners.runner import PipelineResult
@@ -35,11 +33,11 @@ from etils import epath
 from imagenet_family import errors
 from imagenet_family.build import staging
 from imagenet_family.build.staging import ShardTask
-from imagenet_family.copies import Fingerprint
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
-from imagenet_family.examples.table import Column, Examples, Ragged
+from imagenet_family.examples import codec
 from imagenet_family.shards.digest import ShardResult
 from imagenet_family.storage import stores
+from imagenet_family.storage.arrays import ArraysError
 from imagenet_family.storage.files import TEMPORARY_SUFFIX, write_error
 from imagenet_family.storage.stores import is_local
 
@@ -188,35 +186,14 @@ def save_task(task: ShardTask) -> tuple[str, str]:
     Raises:
         BuildError: The file cannot be written.
     """
-    examples = task.examples
-    header = {
-        "path": _absolute(task.path),
-        "file_format": task.file_format,
-        "archive": examples.path,
-        "source": examples.source,
-        "fingerprint": dataclasses.asdict(examples.fingerprint),
-        "columns": list(examples.columns),
-    }
-    arrays = {
-        "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-        "offsets": examples.offsets,
-        "sizes": examples.sizes,
-        "checks": examples.checks,
-    }
-    for i, column in enumerate(examples.columns.values()):
-        if isinstance(column, Ragged):
-            arrays[f"values{i}"], arrays[f"ends{i}"] = column.values, column.ends
-        else:
-            arrays[f"column{i}"] = column
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    content = buffer.getvalue()
+    note = {"path": _absolute(task.path), "file_format": task.file_format}
+    pieces, digest = codec.encode(task.examples, note)
     file = epath.Path(_task_path(task))
     try:
-        file.write_bytes(content)
+        file.write_bytes(b"".join(pieces))
     except OSError as error:
         raise write_error(file, error) from error
-    return os.fspath(file), _digest(content)
+    return os.fspath(file), digest
 
 
 def load_task(path: str, digest: str) -> ShardTask:
@@ -233,30 +210,14 @@ def load_task(path: str, digest: str) -> ShardTask:
             "dataset under the same path as the launcher: use a shared file system or an object "
             "store for data_dir."
         ) from error
-    if _digest(content) != digest:
+    try:
+        found = codec.decode(content, digest)
+    except ArraysError as error:
         raise BuildError(
-            f"{path}: expected a shard's plan of digest {digest}, found {len(content)} bytes of "
-            f"digest {_digest(content)}. Run the same command again; it is saved anew."
-        )
-    # The digest came with the work item, so this is what the launcher wrote.
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        header = json.loads(arrays["header"].tobytes())
-        columns: dict[str, Column] = {
-            name: arrays[f"column{i}"]
-            if f"column{i}" in arrays
-            else Ragged(arrays[f"values{i}"], arrays[f"ends{i}"])
-            for i, name in enumerate(header["columns"])
-        }
-        examples = Examples(
-            path=header["archive"],
-            source=header["source"],
-            fingerprint=Fingerprint(**header["fingerprint"]),
-            offsets=arrays["offsets"],
-            sizes=arrays["sizes"],
-            checks=arrays["checks"],
-            columns=columns,
-        )
-    return ShardTask(examples, header["path"], header["file_format"])
+            f"{path}: expected a shard's plan of digest {digest}, found {len(content)} bytes: "
+            f"{error}. Run the same command again; it is saved anew."
+        ) from error
+    return ShardTask(found.table, found.note["path"], found.note["file_format"])
 
 
 def write_saved_task(item: tuple[str, str]) -> None:
@@ -334,10 +295,6 @@ def _task_path(task: ShardTask) -> str:
 def _absolute(path: str) -> str:
     # Workers may have another current folder.
     return os.fspath(Path(path).absolute()) if is_local(path) else path
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _shortened(text: str) -> str:

@@ -14,8 +14,8 @@ from etils import epath
 from imagenet_family import progress
 from imagenet_family.build import preflight
 from imagenet_family.build.staging import ShardTask
+from imagenet_family.examples import codec
 from imagenet_family.examples.plan import Plan, ShardCounter, SplitPlan
-from imagenet_family.examples.table import Ragged
 from imagenet_family.shards.digest import ShardResult
 from imagenet_family.storage import files
 
@@ -142,13 +142,9 @@ def identity(plans: Iterable[SplitPlan], file_format: str) -> str:
     """Gives a digest that differs when any byte of the output could."""
     plans = list(plans)
     sources = [
-        (
-            plan.num_shards,
-            plan.examples.path,
-            repr(plan.examples.fingerprint),
-            files.replaced_ns(plan.examples.path),
-        )
+        (plan.num_shards, file.path, repr(file.fingerprint), files.replaced_ns(file.path))
         for plan in plans
+        for file in plan.examples.files
     ]
     parts = [_FORMAT, file_format, content_identity(plans), sources]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -161,12 +157,7 @@ def content_identity(plans: Iterable[SplitPlan]) -> str:
     """
     sha = hashlib.sha256()
     for plan in plans:
-        examples = plan.examples
-        sha.update(json.dumps([plan.split, len(examples), *examples.columns]).encode())
-        arrays = [plan.order, examples.offsets, examples.sizes, examples.checks]
-        for column in examples.columns.values():
-            arrays += [column.values, column.ends] if isinstance(column, Ragged) else [column]
-        for array in arrays:
-            sha.update(array.dtype.str.encode())
-            sha.update(array.tobytes())
+        examples = dataclasses.replace(plan.examples, files=())
+        encoded = codec.encode(examples, {"split": plan.split}, {"order": plan.order})
+        sha.update(bytes.fromhex(encoded.digest))
     return sha.hexdigest()

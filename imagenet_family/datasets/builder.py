@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,15 +12,14 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from imagenet_family import copies, progress, tfds_internals
+from imagenet_family import DATASETS, copies, downloads, progress, tfds_internals
 from imagenet_family.build import options, preflight, processes, shard_writing, staging
 from imagenet_family.build.build_plan import BuildPlan
 from imagenet_family.datasets import dataset
-from imagenet_family.downloads import fetching, known_files
 from imagenet_family.errors import BuildError, ImagenetFamilyError
-from imagenet_family.examples.lazy import LazyMapping
+from imagenet_family.examples.lazy import LazyExamples, LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
-from imagenet_family.examples.table import Examples, LazyExamples
+from imagenet_family.examples.table import Examples
 from imagenet_family.shards import manifest, prepared, saved_labels
 from imagenet_family.storage import files, stores
 from imagenet_family.storage.files import flush, write_error
@@ -81,8 +81,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @tfds.core.utils.classproperty
     @classmethod
-    def _checksums_path(cls) -> epath.Path:
-        return known_files.checksums_path(cls.name)
+    def _checksums_path(cls) -> epath.Path | None:
+        if cls.name in DATASETS:
+            return downloads.checksums_path(cls.name)
+        return cls.code_path.parent / "checksums.tsv" if cls.code_path else None
 
     @property
     def config_name(self) -> str:
@@ -96,7 +98,15 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
         """Makes the `DatasetInfo`; see `tfds.core.DatasetBuilder.dataset_info_from_configs`."""
-        return tfds_internals.tidy_info(super().dataset_info_from_configs(**kwargs))
+        cls = type(self)
+        if cls.code_path and cls.code_path.parent.name == cls.name:  # a folder of the dataset
+            cls.pkg_dir_path = epath.Path(cls.code_path.parent)
+            info = super().dataset_info_from_configs(**kwargs)
+        else:  # the README.md beside a single file is another thing's
+            info = tfds.core.DatasetInfo(
+                builder=self, **{"description": inspect.getdoc(cls), **kwargs}
+            )
+        return tfds_internals.tidy_info(info)
 
     def download_and_prepare(
         self,
@@ -365,10 +375,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _fetch(self, dl_manager: tfds.download.DownloadManager, url: str) -> epath.Path:
         """Gives the file of a URL: from manual_dir, the cache of downloads, or the network."""
-        verify = self.verify_checksums
-        if verify is None:
-            verify = known_files.verify_by_default()
-        return fetching.fetch(dl_manager, url, verify=verify)
+        return downloads.fetch(dl_manager, url, verify=self.verify_checksums)
 
     def _lazy(
         self,

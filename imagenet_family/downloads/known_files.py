@@ -4,10 +4,12 @@ The figures are data, in `checksums/<dataset>.tsv`, in the form that TensorFlow 
 line a file with its URL, its size in bytes, its sha256 and its name, separated by tabs.
 """
 
+from __future__ import annotations
+
+import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 import urllib.parse
 
@@ -15,11 +17,11 @@ from etils import epath
 
 from imagenet_family.errors import BuildError, DownloadError, UsageError
 from imagenet_family.progress import bytes_bar
-from imagenet_family.storage.files import stamp
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join, name_of
 from imagenet_family.storage.resources import resource_path
 
 VERIFY_VARIABLE = "IMAGENET_FAMILY_VERIFY_CHECKSUMS"
-
 _BLOCK = 1 << 20
 
 
@@ -32,21 +34,21 @@ class KnownFile:
         url: Where it is downloaded from; None when that needs an account.
         size: Bytes.
         sha256: 64 hexadecimal digits.
-        where_to_get: Where a person finds the file, for messages.
     """
 
     name: str
     url: str | None
     size: int
     sha256: str
-    where_to_get: str
+
+    @property
+    def where_to_get(self) -> str:
+        """Where a person finds the file, for messages."""
+        return self.url or "https://image-net.org/download-images (ILSVRC2012; needs an account)"
 
 
 def checksums_path(dataset: str) -> epath.Path:
-    """Returns the checksum file of a dataset, for a builder's `_checksums_path`.
-
-    Args:
-        dataset: Name of the builder, e.g. `"imagenet_v2"`.
+    """Returns the checksum file of a dataset, given its name, for a builder's `_checksums_path`.
 
     Raises:
         MissingFileError: There is none of that name.
@@ -64,24 +66,6 @@ def known_files() -> tuple[KnownFile, ...]:
     )
 
 
-def known_file(name_or_url: str) -> KnownFile:
-    """Returns what is recorded about a file.
-
-    Args:
-        name_or_url: Its file name or the URL that it is downloaded from.
-
-    Raises:
-        UsageError: Nothing is recorded about it.
-    """
-    for known in known_files():
-        if name_or_url in (known.name, known.url):
-            return known
-    raise UsageError(
-        f"No checksum is recorded for {name_or_url!r}. Recorded are: "
-        f"{', '.join(known.name for known in known_files())}."
-    )
-
-
 def file_name_of(url: str) -> str:
     """Returns the file name that a URL ends in, e.g. `real.json`."""
     return urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2]
@@ -90,10 +74,8 @@ def file_name_of(url: str) -> str:
 def verify_by_default() -> bool:
     """Returns whether checksums are checked when nobody said otherwise.
 
-    They are, unless the environment variable `IMAGENET_FAMILY_VERIFY_CHECKSUMS` is `0`.
-
     Raises:
-        UsageError: The variable is neither `0` nor `1`.
+        UsageError: `IMAGENET_FAMILY_VERIFY_CHECKSUMS` is neither `0` nor `1`.
     """
     value = os.environ.get(VERIFY_VARIABLE, "1")
     if value not in ("0", "1"):
@@ -101,22 +83,17 @@ def verify_by_default() -> bool:
     return value == "1"
 
 
-def hash_file(path: epath.PathLike, *, progress: bool = True) -> str:
-    """Returns the sha256 of a file as 64 hexadecimal digits.
-
-    Args:
-        path: The file.
-        progress: Show a bar in bytes on stderr, if that is a terminal.
+def hash_file(path: PathLike, *, progress: bool = True) -> str:
+    """Returns the sha256 of a file as 64 hexadecimal digits; shows a bar if that is wanted.
 
     Raises:
-        BuildError: The file cannot be read.
+        BuildError: It cannot be read.
     """
-    path = epath.Path(path)
     digest = hashlib.sha256()
     try:
         with (
-            path.open("rb") as file,
-            bytes_bar(f"Checking {path.name}", path.stat().length, enabled=progress) as bar,
+            files.open_read(path) as file,
+            bytes_bar(f"Checking {name_of(path)}", files.stamp(path)[0], enabled=progress) as bar,
         ):
             while block := file.read(_BLOCK):
                 digest.update(block)
@@ -126,81 +103,43 @@ def hash_file(path: epath.PathLike, *, progress: bool = True) -> str:
     return digest.hexdigest()
 
 
-def check_file(
-    path: epath.PathLike,
-    known: KnownFile,
-    *,
-    remember_in: epath.PathLike | None = None,
-    progress: bool = True,
-) -> None:
+def check_file(path: PathLike, known: KnownFile, *, remember_in: PathLike) -> None:
     """Checks that a file has the recorded size and sha256.
 
-    Args:
-        path: The file to check.
-        known: What it should be.
-        remember_in: Folder in which a passed check is noted with the file's size and time of
-            change, so that the next check of an unchanged file does not read it again.
-        progress: Show a bar in bytes on stderr, if that is a terminal.
+    That it has is noted in the folder `remember_in`, so that the next check of the unchanged file
+    does not read it again.
 
     Raises:
         DownloadError: It is another file.
         BuildError: It cannot be read.
     """
-    path = epath.Path(path)
     try:
-        size, changed_ns = stamp(path)
+        size, changed = files.stamp(path)
     except OSError as error:
         raise BuildError(f"{path} could not be read: {error}.") from error
     if size != known.size:
-        raise DownloadError(
-            f"{path} is not the file that is wanted: expected {known.size} bytes, found {size}. "
-            f"If it is still being copied, wait for that. {_remedy(path, known)}"
-        )
-    note = {"path": os.fspath(path), "size": size, "changed_ns": changed_ns, "sha256": known.sha256}
-    note_path = None
-    if remember_in is not None:
-        path_hash = hashlib.sha256(os.fspath(path).encode()).hexdigest()[:16]
-        note_path = epath.Path(remember_in) / f"{path.name}.{path_hash}.json"
-        if _read_note(note_path) == note:
-            return
-    found = hash_file(path, progress=progress)
-    if found != known.sha256:
-        raise DownloadError(
-            f"{path} is not the file that is wanted: expected sha256 {known.sha256}, found "
-            f"{found}. {_remedy(path, known)}"
-        )
-    if note_path is not None:
-        _write_note(note_path, note)
+        raise _wrong_file(path, known, f"{known.size} bytes", str(size))
+    # The note has no content: its name is of all that would have to be in it.
+    stamp = hashlib.sha256(os.fsencode(f"{path} {changed} {known.sha256}")).hexdigest()
+    note = join(remember_in, f"{known.name}.{stamp[:32]}")
+    if files.exists(note):
+        return
+    if (found := hash_file(path)) != known.sha256:
+        raise _wrong_file(path, known, f"sha256 {known.sha256}", found)
+    with contextlib.suppress(OSError, BuildError):  # it only saves time
+        files.make_folder(remember_in)
+        files.write_bytes(note, b"")
+
+
+def _wrong_file(path: PathLike, known: KnownFile, expected: str, found: str) -> DownloadError:
+    return DownloadError(
+        f"{path} is not the file that is wanted: expected {expected}, found {found}. Remove or "
+        f"replace it (source: {known.where_to_get}), wait if it is still being copied, or use it "
+        f"as it is, with --no_verify_checksums or {VERIFY_VARIABLE}=0."
+    )
 
 
 def _parse_line(line: str) -> KnownFile:
     url, size, sha256, name = line.split("\t")
-    if name.startswith("ILSVRC2012_img_"):
-        where = "https://image-net.org/download-images (ILSVRC2012; needs an account)"
-        return KnownFile(name, None, int(size), sha256, where)
-    return KnownFile(name, url, int(size), sha256, url)
-
-
-def _remedy(path: epath.Path, known: KnownFile) -> str:
-    return (
-        f"Remove or replace {path} (source: {known.where_to_get}), or use it as it is, "
-        f"with --no_verify_checksums or {VERIFY_VARIABLE}=0."
-    )
-
-
-def _read_note(path: epath.Path) -> object:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _write_note(path: epath.Path, note: dict[str, object]) -> None:
-    temporary = path.parent / f"{path.name}.{os.getpid()}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(note))
-        temporary.replace(path)
-    except OSError:
-        # The note only saves time: a read-only folder costs a second reading of the file.
-        return
+    needs_account = name.startswith("ILSVRC2012_img_")
+    return KnownFile(name, None if needs_account else url, int(size), sha256)

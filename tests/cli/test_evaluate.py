@@ -14,11 +14,6 @@ from imagenet_family.evaluation import report
 NAMES = evaluation_lib.NAMES
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return evaluation_lib.Models(tmp_path_factory.mktemp("models"))
-
-
 @pytest.fixture
 def command(models, capsys):
     """Runs the command; gives exit code, standard output and standard error."""

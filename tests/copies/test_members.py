@@ -121,7 +121,7 @@ def test_columns(tmp_path):
     assert index.offsets.dtype == index.sizes.dtype == np.int64
     assert index.checks.dtype == np.uint32
     assert index.sizes.tolist() == [0, 700, 1400, 2100] * 2
-    assert index.path == index.source == str(path)
+    assert index.files[0].path == index.source == str(path)
     assert [index.member_name(i) for i in (0, 5)] == ["train/a/a_0.JPEG", "train/b/b_1.JPEG"]
 
 
@@ -219,14 +219,14 @@ def test_gzip_is_decompressed_once_and_old_copies_go(tmp_path):
     path, cache = tmp_path / "v2.tar.gz", tmp_path / "cache"
     path.write_bytes(gzip.compress(pack([("a", b"1")])))
     first = index_archive(path, cache_dir=cache, progress=False)
-    (cache / (Path(first.path).name + ".left.tmp")).write_bytes(b"of a killed process")
-    inode = Path(first.path).stat().st_ino
-    assert index_archive(path, cache_dir=cache, progress=False).path == first.path
-    assert Path(first.path).stat().st_ino == inode
+    (cache / (Path(first.files[0].path).name + ".left.tmp")).write_bytes(b"of a killed process")
+    inode = Path(first.files[0].path).stat().st_ino
+    assert index_archive(path, cache_dir=cache, progress=False).files[0].path == first.files[0].path
+    assert Path(first.files[0].path).stat().st_ino == inode
     path.write_bytes(gzip.compress(pack([("a", b"1"), ("b", b"2")])))
     second = index_archive(path, cache_dir=cache, progress=False)
     assert len(second) == 2
-    assert second.source == str(path) != second.path
+    assert second.source == str(path) != second.files[0].path
     assert sorted(p.suffix for p in cache.iterdir()) == [".index", ".lock", ".tar"]
 
 
@@ -237,7 +237,7 @@ def test_gzip_is_decompressed_by_one_of_many(tmp_path, monkeypatch):
     monkeypatch.setattr(gunzip, "_content", lambda *args: made.append(1) or content(*args))
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = pool.map(lambda _: index_archive(path, cache_dir=cache, progress=False), range(8))
-        assert {(index.path, len(index)) for index in found} == {(index_path(cache), 50)}
+        assert {(index.files[0].path, len(index)) for index in found} == {(index_path(cache), 50)}
     assert len(made) == 1
 
 

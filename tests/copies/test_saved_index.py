@@ -45,11 +45,7 @@ def saved(path: Path) -> Path:
 def test_second_time_nothing_is_walked(archive, walks):
     first, second = index(archive), index(archive)
     assert len(walks) == 1
-    assert (first.path, first.source, first.fingerprint) == (
-        second.path,
-        second.source,
-        second.fingerprint,
-    )
+    assert first.files == second.files
     assert first.directories == second.directories
     for column in ("directory", "names", "offsets", "sizes", "checks"):
         left, right = getattr(first, column), getattr(second, column)
@@ -167,7 +163,8 @@ def test_forged_values_are_refused(archive, monkeypatch, walks):
     members = parallel.Members(
         good.directories, good.directory, good.names, good.offsets, good.sizes, good.checks
     )
-    size = good.fingerprint.size
+    (file,) = good.files
+    size = file.fingerprint.size
 
     def changed(column, row, value):
         array = getattr(members, column).copy()
@@ -196,7 +193,7 @@ def test_forged_values_are_refused(archive, monkeypatch, walks):
     ]
     for number, columns in enumerate(forged):
         bad = parallel.Members(**{**vars(members), **columns})
-        saved_module.save(str(saved(archive).parent), good.path, good.fingerprint, bad)
+        saved_module.save(str(saved(archive).parent), file.path, file.fingerprint, bad)
         found = index(archive)
         assert len(walks) == number + 2, f"forgery {number} was believed"
         np.testing.assert_array_equal(found.offsets, good.offsets)

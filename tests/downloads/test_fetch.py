@@ -1,12 +1,12 @@
-import concurrent.futures
 import hashlib
 import os
 import random
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
-import textwrap
+import time
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -15,30 +15,16 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from etils import epath
-from file_server import running_file_server
-from tensorflow_datasets.core.download import checksums, download_manager, resource
+from object_store_lib import Store
+from tensorflow_datasets.core.download import checksums, download_manager
 from tensorflow_datasets.core.utils import Size
 
-from imagenet_family.downloads import fetching, transfer
-from imagenet_family.downloads.fetching import fetch
+from imagenet_family import tfds_internals
+from imagenet_family.downloads import fetch
 from imagenet_family.errors import BuildError, DownloadError, UsageError
-from imagenet_family.storage import locks
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
-
-
-@pytest.fixture
-def server():
-    with running_file_server() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch):
-    monkeypatch.setattr(transfer, "BACKOFF", 0.001)
-    monkeypatch.delenv("IMAGENET_FAMILY_VERIFY_CHECKSUMS", raising=False)
-    monkeypatch.delenv("IMAGENET_FAMILY_MIRROR", raising=False)
 
 
 def info_of(content: bytes, name: str = "a.tar") -> checksums.UrlInfo:
@@ -69,7 +55,7 @@ def get(make_manager):
 
     def get(url, content=CONTENT, *, verify=None, **options):
         infos = None if content is None else {url: info_of(content)}
-        return fetch(make_manager(infos, **options), url, verify=verify, progress=False)
+        return fetch(make_manager(infos, **options), url, verify=verify)
 
     return get
 
@@ -81,37 +67,18 @@ def manual_dir(tmp_path):
     return path
 
 
-def looks_downloaded(tmp_path: Path) -> list[str]:
-    """Returns every file of the cache that is neither a lock nor a partial file."""
-    found = [path for path in (tmp_path / "downloads").rglob("*") if path.is_file()]
-    return [path.name for path in found if ".partial" not in path.name]
-
-
 # From the network into TFDS's cache.
 
 
-def test_stock_finds_what_was_fetched(server, get, make_manager):
+@pytest.mark.parametrize("recorded", [CONTENT, None])
+@pytest.mark.parametrize("stock_first", [True, False])
+def test_the_cache_is_shared_with_stock_builders(server, get, make_manager, recorded, stock_first):
     server.add("a.tar", CONTENT)
     url = server.url("a.tar")
-    path = get(url)
-    assert path.read_bytes() == CONTENT
-    assert make_manager({url: info_of(CONTENT)}).download(url) == path
-    assert len(server.requests) == 1
-
-
-def test_what_stock_downloaded_is_found(server, get, make_manager):
-    server.add("a.tar", CONTENT)
-    url = server.url("a.tar")
-    path = make_manager({url: info_of(CONTENT)}).download(url)
-    assert get(url) == path
-    assert len(server.requests) == 1
-
-
-def test_without_a_registered_checksum_the_cache_is_shared_too(server, get, make_manager):
-    server.add("a.tar", CONTENT)
-    path = get(server.url("a.tar"), None)
-    assert path.read_bytes() == CONTENT
-    assert make_manager().download(server.url("a.tar")) == path
+    by_stock = make_manager({url: info_of(recorded)} if recorded else None).download
+    first = by_stock(url) if stock_first else get(url, recorded)
+    assert (get(url, recorded) if stock_first else by_stock(url)) == first
+    assert first.read_bytes() == CONTENT
     assert len(server.requests) == 1
 
 
@@ -120,18 +87,6 @@ def test_only_the_file_and_its_note_remain(server, get, tmp_path):
     path = get(server.url("a.tar"))
     remaining = {found.name for found in path.parent.iterdir() if found.suffix != ".lock"}
     assert remaining == {path.name, f"{path.name}.INFO"}
-
-
-def test_a_later_call_goes_on_with_a_broken_transfer(server, get, tmp_path, monkeypatch):
-    server.add("a.tar", CONTENT, faults=["break:200000"])
-    with monkeypatch.context() as once:
-        once.setattr(transfer, "ATTEMPTS", 1)
-        with pytest.raises(DownloadError, match="run the same again to go on"):
-            get(server.url("a.tar"))
-    assert looks_downloaded(tmp_path) == []
-    assert get(server.url("a.tar")).read_bytes() == CONTENT
-    assert server.requests[1].range is not None
-    assert server.requests[1].sent < len(CONTENT)
 
 
 def test_wrong_checksum(server, get, tmp_path):
@@ -146,25 +101,30 @@ def test_wrong_checksum(server, get, tmp_path):
     assert get(server.url("a.tar")).read_bytes() == CONTENT
 
 
-def test_wrong_checksum_after_going_on(server, get, tmp_path, monkeypatch):
-    """A partial file that was damaged on disk does not stand in the way for ever."""
-    server.add("a.tar", CONTENT, faults=["break:200000"])
-    with monkeypatch.context() as once:
-        once.setattr(transfer, "ATTEMPTS", 1)
-        with pytest.raises(DownloadError):
-            get(server.url("a.tar"))
-    (partial,) = (tmp_path / "downloads").rglob("*.partial")
+def test_a_download_that_fails_says_what_to_do(server, get, manual_dir):
+    """And a partial file that is damaged meanwhile does not stand in the way for ever."""
+    server.add("a.tar", CONTENT, faults=["break:200000", "status:404"])
+    url = server.url("a.tar")
+    with pytest.raises(DownloadError) as caught:
+        get(url)
+    hand = f"as a.tar, into {manual_dir}; it is at {url}"
+    for part in ("404", "run the same again to go on", hand):
+        assert part in str(caught.value)
+    (partial,) = manual_dir.parent.rglob("*.partial")
     partial.write_bytes(bytes(partial.stat().st_size))
     with pytest.raises(DownloadError, match="was removed"):
-        get(server.url("a.tar"))
-    assert get(server.url("a.tar")).read_bytes() == CONTENT
+        get(url)
+    assert get(url).read_bytes() == CONTENT
 
 
-def test_missing_file_says_where_to_put_it(server, get, tmp_path):
-    with pytest.raises(DownloadError) as caught:
-        get(server.url("gone.tar"))
-    assert "404" in str(caught.value)
-    assert f"as gone.tar, into {tmp_path / 'manual'}" in str(caught.value)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/a.tar", "https://host.invalid/a.tar"])
+def test_offline(get, manual_dir, monkeypatch, url):
+    monkeypatch.undo()  # the real pauses
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match=r"refused|resolve") as caught:
+        get(url)
+    assert time.monotonic() - start < 5
+    assert f"as a.tar, into {manual_dir}; it is at {url}" in str(caught.value)
 
 
 def test_folder_that_cannot_be_made(server, get, tmp_path):
@@ -179,63 +139,75 @@ def test_damaged_note_of_tfds(server, get):
     server.add("a.tar", CONTENT)
     path = get(server.url("a.tar"), None)
     path.with_name(f"{path.name}.INFO").write_text("{")
-    with pytest.raises(DownloadError, match="cache in"):
-        get(server.url("a.tar"), None)
+    assert get(server.url("a.tar"), None) == path
+    assert get(server.url("a.tar"), None, force_download=True) == path
+
+
+# Fetches in a process of its own: URL, download_dir, size and sha256 are the arguments.
+FETCH = """
+import sys
+from tensorflow_datasets.core.download import checksums, download_manager
+from imagenet_family.downloads import fetch
+url, folder, size, sha256 = sys.argv[1:]
+info = checksums.UrlInfo(int(size), sha256, "a.tar")
+manager = download_manager.DownloadManager(
+    download_dir=folder, url_infos={url: info}, dataset_name="tiny"
+)
+print(fetch(manager, url))
+"""
+
+
+def start_fetching(url, folder, **options):
+    info = info_of(CONTENT)
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH, url, folder, str(int(info.size)), info.checksum],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def test_two_processes_download_once(server, tmp_path):
     server.add("a.tar", CONTENT, bytes_per_second=300_000)
-    code = textwrap.dedent(
-        """
-        import sys
-        from tensorflow_datasets.core.download import checksums, download_manager
-        from imagenet_family.downloads.fetching import fetch
-        url, folder, size, sha256 = sys.argv[1:]
-        info = checksums.UrlInfo(int(size), sha256, "a.tar")
-        manager = download_manager.DownloadManager(download_dir=folder, url_infos={url: info})
-        print(fetch(manager, url, progress=False))
-        """
-    )
-    info = info_of(CONTENT)
-    command = [sys.executable, "-c", code, server.url("a.tar"), os.fspath(tmp_path)]
-    command += [str(int(info.size)), info.checksum]
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        runs = pool.map(
-            lambda _: subprocess.run(command, capture_output=True, text=True, timeout=60), range(2)
-        )
-    outputs = {(run.returncode, run.stdout.strip()) for run in runs}
-    ((code, path),) = outputs
-    assert code == 0
-    assert Path(path).read_bytes() == CONTENT
+    running = [start_fetching(server.url("a.tar"), tmp_path) for _ in range(2)]
+    paths = {process.communicate(timeout=60)[0].strip() for process in running}
+    assert [process.returncode for process in running] == [0, 0]
+    assert [Path(path).read_bytes() for path in paths] == [CONTENT]
     assert len(server.requests) == 1
 
 
-def test_a_second_process_waits_and_takes_what_the_first_got(
-    server, get, make_manager, tmp_path, monkeypatch
-):
-    url = server.url("a.tar")
-    server.add("a.tar", CONTENT, faults=["break:200000"])
-    with monkeypatch.context() as once:
-        once.setattr(transfer, "ATTEMPTS", 1)
-        with pytest.raises(DownloadError):
-            get(url)
-    (partial,) = (tmp_path / "downloads").rglob("*.partial")
-    kept = partial.read_bytes()
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        # The lock is on the open file, so this process can stand for another one.
-        with locks.file_lock(f"{partial}.lock", "downloading"):
-            waiting = pool.submit(get, url)
-            with pytest.raises(concurrent.futures.TimeoutError):
-                waiting.result(timeout=0.3)
-            assert partial.read_bytes() == kept
-            info = info_of(CONTENT)
-            cached = make_manager()._get_dl_path(resource.Resource(url=url), info.checksum)
-            cached.write_bytes(CONTENT)
-            resource.write_info_file(
-                url=url, path=cached, dataset_name="tiny", original_fname="a.tar", url_info=info
-            )
-        assert waiting.result(timeout=10) == cached
-    assert len(server.requests) == 1
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+def test_what_a_stopped_process_got_is_kept(server, get, tmp_path, ended_by):
+    served = server.add("a.tar", CONTENT, bytes_per_second=100_000)
+    process = start_fetching(server.url("a.tar"), tmp_path / "downloads")
+    while not sum(path.stat().st_size for path in tmp_path.rglob("*.partial")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(ended_by)
+    _, errors = process.communicate(timeout=10)
+    assert ("KeyboardInterrupt" in errors) == (ended_by == signal.SIGINT)
+    (partial,) = tmp_path.rglob("*.partial")
+    have = partial.stat().st_size
+    assert 0 < have < len(CONTENT)
+    served.bytes_per_second = None
+    assert get(server.url("a.tar")).read_bytes() == CONTENT
+    assert server.requests[-1].range == f"bytes={have}-"
+
+
+def test_remote_download_dir(server):
+    """The file and TFDS's note are put into the store when the file is whole."""
+    store = Store()
+    store.filesystem().makedirs("downloads", exist_ok=True)
+    server.add("a.tar", CONTENT, faults=["break:100000"])
+    for _ in range(2):
+        process = start_fetching(server.url("a.tar"), "s3://downloads/a", env=store.environment())
+        path, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert len(server.requests) == 2
+    found = store.filesystem().find("downloads/a")
+    store.close()
+    assert [f"s3://{name}" for name in found] == [path.strip(), f"{path.strip()}.INFO"]
 
 
 def test_certificates_are_checked_unless_tfds_is_told_not_to(server, get, tmp_path):
@@ -260,32 +232,24 @@ def test_certificates_are_checked_unless_tfds_is_told_not_to(server, get, tmp_pa
 # TFDS's options.
 
 
-def test_force_download(server, get):
+@pytest.mark.parametrize("recorded", [CONTENT, None])
+def test_force_download(server, get, recorded):
+    server.add("a.tar", CONTENT if recorded else OTHER)
+    get(server.url("a.tar"), recorded)
     server.add("a.tar", CONTENT)
-    get(server.url("a.tar"))
-    assert get(server.url("a.tar"), force_download=True).read_bytes() == CONTENT
+    assert get(server.url("a.tar"), recorded, force_download=True).read_bytes() == CONTENT
     assert len(server.requests) == 2
 
 
-def test_force_download_of_a_changed_file_without_checksum(server, get):
-    server.add("a.tar", CONTENT)
-    get(server.url("a.tar"), None)
-    server.add("a.tar", OTHER)
-    assert get(server.url("a.tar"), None, force_download=True).read_bytes() == OTHER
-
-
-def test_register_checksums(server, get, tmp_path):
-    server.add("a.tar", OTHER)
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_register_checksums(server, get, manual_dir, tmp_path, by_hand):
+    if by_hand:
+        (manual_dir / "a.tar").write_bytes(OTHER)
+    else:
+        server.add("a.tar", OTHER)
     record = tmp_path / "checksums.tsv"
     options = {"register_checksums": True, "register_checksums_path": record}
     assert get(server.url("a.tar"), **options).read_bytes() == OTHER
-    assert checksums.load_url_infos(record) == {server.url("a.tar"): info_of(OTHER)}
-
-
-def test_register_checksums_of_a_file_in_manual_dir(server, get, manual_dir, tmp_path):
-    (manual_dir / "a.tar").write_bytes(OTHER)
-    record = tmp_path / "checksums.tsv"
-    get(server.url("a.tar"), register_checksums=True, register_checksums_path=record)
     assert checksums.load_url_infos(record) == {server.url("a.tar"): info_of(OTHER)}
 
 
@@ -297,45 +261,23 @@ def test_force_checksums_validation(server, get):
         get(server.url("a.tar"), verify=False, force_checksums_validation=True)
 
 
-def test_downloaded_size_is_known_to_the_manager_of_tfds(server, make_manager, manual_dir):
-    for name in ("a.tar", "b.tar"):
-        server.add(name, CONTENT)
-    (manual_dir / "b.tar").write_bytes(CONTENT)
-    manager = make_manager({server.url(name): info_of(CONTENT) for name in ("a.tar", "b.tar")})
-    fetch(manager, server.url("a.tar"), progress=False)
-    fetch(manager, server.url("b.tar"), progress=False)
-    assert manager.downloaded_size == 2 * len(CONTENT)
-    assert len(server.requests) == 1
-
-
-def test_remote_download_dir_is_left_to_tfds(server, get, monkeypatch):
-    """There is no remote storage here: a local folder stands for one that cannot be renamed in."""
-    monkeypatch.setattr(fetching, "is_local", lambda path: False)
+def test_files_put_there_by_hand_are_counted_too(server, make_manager, manual_dir):
     server.add("a.tar", CONTENT)
-    server.add("b.tar", OTHER)
-    assert get(server.url("a.tar")).read_bytes() == CONTENT
-    with pytest.raises(DownloadError, match="wrong checksum"):
-        get(server.url("b.tar"))
-    with pytest.raises(DownloadError, match="404"):
-        get(server.url("gone.tar"))
-    monkeypatch.setenv("IMAGENET_FAMILY_MIRROR", "http://127.0.0.1:1")
-    with pytest.raises(UsageError, match="local folder only"):
-        get(server.url("c.tar"))
-
-
-def test_every_part_of_tfds_that_is_used_is_there(make_manager):
-    assert fetching.missing_tfds_internals(make_manager()) == [], (
-        "TensorFlow Datasets moved these parts of its DownloadManager: downloads cannot be "
-        "resumed until imagenet_family/downloads/fetching.py follows"
-    )
+    (manual_dir / "b.tar").write_bytes(CONTENT)
+    urls = [server.url("a.tar"), server.url("b.tar")]
+    manager = make_manager({url: info_of(CONTENT) for url in urls})
+    for url in urls:
+        fetch(manager, url)
+    assert manager.downloaded_size == 2 * len(CONTENT)
 
 
 def test_an_unknown_tfds_downloads_by_itself(server, get, monkeypatch):
-    monkeypatch.setattr(fetching, "_TFDS_INTERNALS", ("_nothing_of_that_name",))
+    assert tfds_internals.check() == ()
+    monkeypatch.setattr(tfds_internals, "check", lambda: ("nothing of that name",))
     server.add("a.tar", CONTENT)
     assert get(server.url("a.tar")).read_bytes() == CONTENT
     server.add("b.tar", OTHER)
-    with pytest.raises(DownloadError, match="wrong checksum"):
+    with pytest.raises(download_manager.NonMatchingChecksumError, match="wrong checksum"):
         get(server.url("b.tar"))
 
 
@@ -362,6 +304,8 @@ def test_wrong_file_in_manual_dir(server, get, manual_dir, found, what):
         get(server.url("a.tar"))
     for part in (os.fspath(manual_dir / "a.tar"), "expected", what, server.url("a.tar")):
         assert part in str(caught.value)
+    with pytest.raises(DownloadError, match=what):  # what failed is not remembered as passed
+        get(server.url("a.tar"))
     assert get(server.url("a.tar"), verify=False).read_bytes() == found
     assert server.requests == []
 
@@ -377,13 +321,6 @@ def test_a_passed_check_is_not_repeated_until_the_file_changes(server, get, manu
     os.utime(path, ns=(times[0], times[1] + 1))
     with pytest.raises(DownloadError, match="sha256"):
         get(server.url("a.tar"))
-
-
-def test_a_failed_check_is_repeated(server, get, manual_dir):
-    (manual_dir / "a.tar").write_bytes(OTHER)
-    for _ in range(2):
-        with pytest.raises(DownloadError, match="sha256"):
-            get(server.url("a.tar"))
 
 
 # Not checking.
@@ -409,14 +346,6 @@ def test_not_checking_by_environment(server, get, monkeypatch):
         get(server.url("a.tar"))
 
 
-def test_the_registered_checksums_of_other_managers_stay(server, make_manager):
-    server.add("a.tar", OTHER)
-    shared = {server.url("a.tar"): info_of(CONTENT)}
-    with mock.patch.object(checksums, "get_all_url_infos", lambda: shared):
-        fetch(make_manager(), server.url("a.tar"), verify=False, progress=False)
-    assert shared == {server.url("a.tar"): info_of(CONTENT)}
-
-
 # A mirror.
 
 
@@ -428,64 +357,55 @@ def test_mirror(server, get, monkeypatch):
     assert path.read_bytes() == CONTENT
     monkeypatch.delenv("IMAGENET_FAMILY_MIRROR")
     assert get(url) == path
-
-
-def test_mirror_that_is_no_address(get, monkeypatch):
     monkeypatch.setenv("IMAGENET_FAMILY_MIRROR", "/a/folder")
     with pytest.raises(UsageError, match=r"/a/folder.*manual_dir"):
-        get("https://host.invalid/a.tar")
+        get("https://host.invalid/b.tar")
 
 
 # In a builder.
 
 
-def make_builder(url, url_info, data_dir):
-    with tfds.core.registered.skip_registration():
+@pytest.fixture
+def make_builder(server, tmp_path):
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        url_infos = {server.url("a.tar"): info_of(CONTENT)}
 
-        class Tiny(tfds.core.GeneratorBasedBuilder):
-            VERSION = tfds.core.Version("1.0.0")
-            url_infos = {url: url_info}
+        def _info(self):
+            features = tfds.features.FeaturesDict({"size": np.int64})
+            return tfds.core.DatasetInfo(builder=self, features=features)
 
-            def _info(self):
-                features = tfds.features.FeaturesDict({"size": np.int64})
-                return tfds.core.DatasetInfo(builder=self, features=features)
+        def _split_generators(self, dl_manager):
+            path = fetch(dl_manager, server.url("a.tar"))
+            return {"test": [("only", {"size": path.stat().length})]}
 
-            def _split_generators(self, dl_manager):
-                path = fetch(dl_manager, url, progress=False)
-                return {"test": [("only", {"size": path.stat().length})]}
+        def _generate_examples(self):
+            raise NotImplementedError
 
-            def _generate_examples(self):
-                raise NotImplementedError
-
-    return Tiny(data_dir=data_dir, file_format="array_record")
-
-
-def prepare(builder, **config):
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False, **config)
-    )
-    return builder
+    return lambda: Tiny(data_dir=tmp_path / "data", file_format="array_record")
 
 
-def test_builder_downloads(server, tmp_path):
+def prepare(builder, **options):
+    config = tfds.download.DownloadConfig(try_download_gcs=False, **options)
+    builder.download_and_prepare(download_config=config)
+    return builder, next(iter(builder.as_data_source("test")))["size"]
+
+
+def test_builder_downloads(server, make_builder):
+    server.add("a.tar", OTHER)
+    with pytest.raises(DownloadError, match="sha256"):
+        prepare(make_builder())
+    assert not make_builder().is_prepared()
+    server.requests.clear()
     server.add("a.tar", CONTENT, faults=["break:100000", "status:503"])
-    builder = prepare(make_builder(server.url("a.tar"), info_of(CONTENT), tmp_path))
-    assert builder.info.download_size == len(CONTENT)
-    assert next(iter(builder.as_data_source("test")))["size"] == len(CONTENT)
+    builder, size = prepare(make_builder())
+    assert builder.info.download_size == size == len(CONTENT)
     shutil.rmtree(builder.data_dir)
-    prepare(make_builder(server.url("a.tar"), info_of(CONTENT), tmp_path))
+    prepare(make_builder())
     assert len(server.requests) == 3
 
 
-def test_builder_with_a_wrong_download_is_not_prepared(server, tmp_path):
-    server.add("a.tar", OTHER)
-    builder = make_builder(server.url("a.tar"), info_of(CONTENT), tmp_path)
-    with pytest.raises(DownloadError, match="sha256"):
-        prepare(builder)
-    assert not builder.is_prepared()
-
-
-def test_files_that_tfds_testing_hands_out_are_taken(server, tmp_path):
+def test_files_that_tfds_testing_hands_out_are_taken(server, make_builder, tmp_path):
     """`DatasetBuilderTestCase` replaces these three: nothing else is looked at."""
     (tmp_path / "a.tar").write_bytes(OTHER)
     (tmp_path / "handed_out").write_bytes(b"12345")
@@ -495,9 +415,5 @@ def test_files_that_tfds_testing_hands_out_are_taken(server, tmp_path):
         manual_dir=tmp_path,
         download_dir=tmp_path,
     ):
-        builder = prepare(
-            make_builder(server.url("a.tar"), info_of(CONTENT), tmp_path / "data"),
-            manual_dir=tmp_path,
-        )
-    assert next(iter(builder.as_data_source("test")))["size"] == 5
+        assert prepare(make_builder(), manual_dir=tmp_path)[1] == 5
     assert server.requests == []

@@ -269,8 +269,6 @@ def _shared_data(name):
 def _timm_real_labels():
     """Returns timm's class; its package needs torchvision, this module of it only NumPy."""
     spec = importlib.util.find_spec("timm")
-    if spec is None:
-        pytest.skip("timm is not installed: nothing to compare with")
     path = Path(spec.submodule_search_locations[0]) / "data" / "real_labels.py"
     spec = importlib.util.spec_from_file_location("timm_real_labels", path)
     module = importlib.util.module_from_spec(spec)
@@ -278,10 +276,12 @@ def _timm_real_labels():
     return module.RealLabelsImagenet
 
 
+@pytest.mark.torch
 def test_real_accuracy_equals_timm_on_the_published_labels():
     real_json = _shared_data("real.json")
     timm_class = _timm_real_labels()
-    torch = pytest.importorskip("torch", reason="timm's class takes torch tensors")
+    import torch
+
     real = json.loads(real_json.read_text())
     names = [name.decode() for name in validation_image_names()]
     labels = Labels(names, validation_labels(), real_label=real)

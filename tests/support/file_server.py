@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import http.server
 import re
@@ -16,6 +17,8 @@ class Served:
     `faults` holds one entry for each coming request, taken from the front; None is no fault.
       "break:N"   send N bytes of the body, then close the connection
       "status:N"  answer with that status
+      "busy:N"    answer 503 and ask for a pause of N seconds
+      "moved:URL" answer 302
       "hang"      accept the request and say nothing
     """
 
@@ -25,6 +28,7 @@ class Served:
     ranges: bool = True
     heeds_if_range: bool = True
     sends_length: bool = True
+    gzipped: bool = False
     bytes_per_second: int | None = None
     faults: list[str | None] = dataclasses.field(default_factory=list)
 
@@ -98,12 +102,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         elif kind == "status":
             self._answer(int(argument))
+        elif kind == "busy":
+            self._answer(503, ("Retry-After", argument))
+        elif kind == "moved":
+            self._answer(302, ("Location", argument))
         else:
             self._give(served, request, int(argument) if kind == "break" else None)
 
-    def _answer(self, status: int):
+    def _answer(self, status: int, *headers: tuple[str, str]):
         self.send_response(status)
-        self.send_header("Content-Length", "0")
+        for name, value in (("Content-Length", "0"), *headers):
+            self.send_header(name, value)
         self.end_headers()
 
     def _give(self, served: Served, request: Request, break_after: int | None):
@@ -120,6 +129,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         else:
             self.send_response(200)
+        if served.gzipped:
+            body = gzip.compress(body)
+            self.send_header("Content-Encoding", "gzip")
         if served.etag:
             self.send_header("ETag", served.validator)
         if served.date:
@@ -135,7 +147,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         step = 1 << 14
         for offset in range(0, len(body), step):
             piece = body[offset : offset + step]
+            request.sent += len(piece)  # first, as the client may be done before this thread is
             self.wfile.write(piece)
-            request.sent += len(piece)
             if served.bytes_per_second and not self.server.closing.is_set():
                 time.sleep(len(piece) / served.bytes_per_second)

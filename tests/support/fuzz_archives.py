@@ -55,11 +55,11 @@ def tarfile_members(data: bytes, nested: bool = False) -> list[Member]:
 
 def indexed_members(index: ArchiveIndex) -> list[Member]:
     """Returns (path, data) of each member of an index, read through a reader."""
-    with ArchiveReader(index.path, index.fingerprint, index.source) as reader:
+    with ArchiveReader(index.files) as reader:
         return [
             (
                 index.member_name(i),
-                reader.read(index.offsets[i], index.sizes[i], index.checks[i]),
+                reader.read(index.file[i], index.offsets[i], index.sizes[i], index.checks[i]),
             )
             for i in range(len(index))
         ]

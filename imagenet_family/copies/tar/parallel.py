@@ -8,7 +8,7 @@ is measured as the walk goes, and threads are used where reads turn out to wait.
 import collections
 import concurrent.futures
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from imagenet_family.copies.tar import headers
 from imagenet_family.copies.tar.walk import Members, Region, RegionWalk
 from imagenet_family.errors import ArchiveError
-from imagenet_family.storage.reads import LocalFile, RemoteFile
+from imagenet_family.storage.reads import File
 
 DEFAULT_WORKERS = 64
 _SLOW_SECONDS_PER_HEADER = 20e-6
@@ -28,7 +28,7 @@ _MAX_SCAN = 4 << 20
 
 
 def walk_archive(
-    file: LocalFile | RemoteFile,
+    file: File,
     source: str,
     on_progress: Callable[[int, int], None],
     workers: int | None,
@@ -69,7 +69,7 @@ class _ArchiveWalk:
 
     def __init__(
         self,
-        file: LocalFile | RemoteFile,
+        file: File,
         source: str,
         on_progress: Callable[[int, int], None],
         workers: int,
@@ -129,10 +129,10 @@ class _ArchiveWalk:
     def _whole(self, region: Region) -> list[Members]:
         walk = self._region_walk(region)
         walk.run(region.start)
-        return walk.parts
+        return _members(walk.parts)
 
-    def _is_slow(self, parts: list[Members], began: float) -> bool:
-        headers_read = 1 + sum(len(part.sizes) for part in parts)
+    def _is_slow(self, parts: Sequence[Members | Region], began: float) -> bool:
+        headers_read = 1 + _counts(parts)[0]
         seconds = time.perf_counter() - began
         return self._workers > 1 and (
             self._file.is_remote or seconds > _SLOW_SECONDS_PER_HEADER * headers_read
@@ -174,8 +174,12 @@ class _ArchiveWalk:
         return None
 
 
-def _counts(parts: list[Members | Region]) -> tuple[int, int]:
-    members = [part for part in parts if isinstance(part, Members)]
+def _members(parts: Iterable[Members | Region]) -> list[Members]:
+    return [part for part in parts if isinstance(part, Members)]
+
+
+def _counts(parts: Iterable[Members | Region]) -> tuple[int, int]:
+    members = _members(parts)
     return sum(len(part.sizes) for part in members), sum(int(part.sizes.sum()) for part in members)
 
 

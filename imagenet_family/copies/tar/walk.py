@@ -9,11 +9,12 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imagenet_family.copies.tar import headers
 from imagenet_family.copies.tar.headers import BLOCK, ZEROS, HeaderError, padded
 from imagenet_family.errors import ArchiveError
-from imagenet_family.storage.reads import LocalFile, RemoteFile
+from imagenet_family.storage.reads import File
 
 _BATCH = 4096
 _MAX_EXTENSION = 1 << 20
@@ -46,14 +47,26 @@ class Region:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Members:
-    """Regular members in archive order, as columns (see `ArchiveIndex`)."""
+    """Regular members of an archive, in archive order, as columns.
+
+    The members of a tar inside the archive stand where that tar stands. Names may repeat.
+
+    Attributes:
+        directories: Distinct parent paths, '' for the root. A tar `a/b.tar` inside the archive
+            appears as directory 'a/b'.
+        directory: int32 (n,), index into `directories`.
+        names: 'S<width>' (n,), base names in UTF-8.
+        offsets: int64 (n,), where the data begins in the archive.
+        sizes: int64 (n,), bytes of data.
+        checks: uint32 (n,), by which the header before the data is recognised (Adler-32 of it).
+    """
 
     directories: tuple[str, ...]
-    directory: np.ndarray
-    names: np.ndarray
-    offsets: np.ndarray
-    sizes: np.ndarray
-    checks: np.ndarray
+    directory: NDArray[np.int32]
+    names: NDArray[np.bytes_]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    checks: NDArray[np.uint32]
 
 
 class RegionWalk:
@@ -61,7 +74,7 @@ class RegionWalk:
 
     def __init__(
         self,
-        file: LocalFile | RemoteFile,
+        file: File,
         source: str,
         region: Region,
         on_progress: Callable[[int, int], None],
@@ -98,32 +111,33 @@ class RegionWalk:
         read, region_end, outer = self._read, self._region.end, not self._region.nested
         add_header, add_offset = self._headers.append, self._offsets.append
         add_size = self._sizes.append
+        at: int | None = position
         try:
-            while position is not None and position < stop:
-                header = read(position, BLOCK)
+            while at is not None and at < stop:
+                header = read(at, BLOCK)
                 # The usual member, in as few steps as possible: its fields are verified by the
                 # batch. A wrong size leads nowhere good, and the batch is told before that.
                 try:
                     size = int(header[124:135], 8)
-                    data = position + BLOCK
+                    data = at + BLOCK
                     following = data + ((size + 511) & -512)
                     usual = header[156] == 0x30 and size >= 0 and following <= region_end
                     usual = usual and header[135] <= 0x20 and len(header) == BLOCK
                 except (ValueError, IndexError):
                     usual = False
                 if not usual or (outer and b".tar" in header[:100]):
-                    position = self._step(position, header)
+                    at = self._step(at, header)
                     continue
                 add_header(header)
                 add_offset(data)
                 add_size(size)
-                position = following
+                at = following
                 if len(self._headers) >= _BATCH:
                     self._flush()
         finally:
             # A bad header before the place of the error is the cause of it and is told instead.
             self._flush()
-        return position
+        return at
 
     def _step(self, position: int, block: bytes) -> int | None:
         """Takes one entry with its extension headers; returns the next header's offset.
