@@ -287,7 +287,7 @@ def _decode_jpeg(kind: ImageKind, data: bytes) -> np.ndarray | None:
 
     colorspace = "CMYK" if kind.components == 4 else "RGB"
     try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace, fastdct=True)
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data, colorspace, fastdct=True)
     except ValueError:
         # Damage that the decoder can step over is none to TensorFlow, but a missing end is.
         _require_complete(data)
@@ -301,7 +301,8 @@ def _decode_jpeg(kind: ImageKind, data: bytes) -> np.ndarray | None:
 def _cmyk_to_rgb(cmyk: np.ndarray, inverted: bool) -> np.ndarray:
     """Multiplies each colour with black, in TensorFlow's integer arithmetic (rounding down)."""
     ink = cmyk if inverted else 255 - cmyk
-    return (ink[..., :3].astype(np.uint16) * ink[..., 3:] // 255).astype(np.uint8)
+    rgb: np.ndarray = (ink[..., :3].astype(np.uint16) * ink[..., 3:] // 255).astype(np.uint8)
+    return rgb
 
 
 def _require_complete(data: bytes) -> None:
