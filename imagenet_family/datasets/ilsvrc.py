@@ -68,9 +68,8 @@ def train_examples(index: ArchiveIndex, rows: np.ndarray | None = None) -> Examp
         row = int(np.flatnonzero(label < 0)[0])
         row = row if rows is None else int(rows[row])
         raise LabelError(
-            f"{index.source}: member {index.member_name(row)} at offset {index.offsets[row]} "
-            "belongs to no class: expected an image in a tar or folder named after a wnid "
-            f"(n01440764), or a name that begins with one. Is this {TRAIN}?"
+            f"{index.place(row)} belongs to no class: expected an image in a tar or folder named "
+            f"after a wnid (n01440764), or a name that begins with one. Is this {TRAIN}?"
         )
     return Examples.from_index(index, {"file_name": names, "label": label}, rows)
 
@@ -127,8 +126,8 @@ def _count_test(path: PathLike, progress: bool) -> tuple[int, None]:
     for row, name in enumerate(index.names.tolist()):
         if not _TEST_NAME.fullmatch(name):
             raise LabelError(
-                f"{index.source}: member {index.member_name(row)} at offset {index.offsets[row]}: "
-                f"expected names such as ILSVRC2012_test_00000001.JPEG. Is this {TEST}?"
+                f"{index.place(row)}: expected names such as ILSVRC2012_test_00000001.JPEG. "
+                f"Is this {TEST}?"
             )
     return len(index), None
 
