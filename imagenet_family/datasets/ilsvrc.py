@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from etils import epath
 
 from imagenet_family import tfds_internals
 from imagenet_family.copies import ArchiveIndex
@@ -15,9 +14,11 @@ from imagenet_family.datasets import counting, image_names
 from imagenet_family.datasets.dataset import Alone, SourceFile, Split
 from imagenet_family.errors import BuildError, LabelError, MissingFileError
 from imagenet_family.examples.table import Examples
-from imagenet_family.labels import classes
+from imagenet_family.labels import classes, label_files
 from imagenet_family.metrics.accuracy import STANDARD
 from imagenet_family.metrics.label_columns import Labels
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join
 
 if TYPE_CHECKING:
     from tensorflow_datasets.download import DownloadManager
@@ -87,9 +88,8 @@ def train_examples(index: ArchiveIndex, rows: np.ndarray | None = None) -> Examp
         row = int(np.flatnonzero(label < 0)[0])
         row = row if rows is None else int(rows[row])
         raise LabelError(
-            f"{index.source}: member {index.member_name(row)} at offset {index.offsets[row]} "
-            "belongs to no class: expected an image in a tar or folder named after a wnid "
-            f"(n01440764), or a name that begins with one. Is this {TRAIN}?"
+            f"{index.place(row)} belongs to no class: expected an image in a tar or folder named "
+            f"after a wnid (n01440764), or a name that begins with one. Is this {TRAIN}?"
         )
     return Examples.from_index(index, {"file_name": names, "label": label}, rows)
 
@@ -162,23 +162,41 @@ def test_examples(index: ArchiveIndex) -> Examples:
     return Examples.from_index(index, {"file_name": names, "label": label})
 
 
-def _count_train(path: epath.Path, progress: bool) -> tuple[int, int]:
+def _count_train(path: PathLike, progress: bool) -> tuple[int, int]:
     index = counting.index(path, progress)
     label = train_examples(index).columns["label"]
     counting.check_distinct(index)
     return len(index), len(np.unique(label))
 
 
-def _count_validation(path: epath.Path, progress: bool) -> tuple[int, int]:
+def _count_validation(path: PathLike, progress: bool) -> tuple[int, int]:
     index = counting.index(path, progress)
     return len(index), len(np.unique(validation_labels(index)))
 
 
-def _count_test(path: epath.Path, progress: bool) -> tuple[int, None]:
+def _count_test(path: PathLike, progress: bool) -> tuple[int, None]:
     index = counting.index(path, progress)
     test_examples(index)
     counting.check_distinct(index)
     return len(index), None
+
+
+def count_listed(path: PathLike, progress: bool) -> tuple[int, int]:
+    """Counts the images and classes of a list of names of train images; see `SourceFile`.
+
+    Raises:
+        LabelError: A name is none of a train image.
+    """
+    del progress
+    names = label_files.read(path).split()
+    found = {name.partition(b"_")[0].decode("latin-1") for name in names}
+    unknown = sorted(found.difference(classes.wnid_to_id()))
+    if unknown:
+        raise LabelError(
+            f"{path}: expected names of train images, found one that begins with "
+            f"{unknown[0]!r:.50}, which is no wnid of ILSVRC-2012. Get it again."
+        )
+    return len(set(names)), len(found)
 
 
 def _published_labels() -> Labels:
@@ -244,27 +262,27 @@ def instructions(*archives: str, some: bool = False) -> str:
         *archives: File names.
         some: Whether one of them is enough.
     """
-    files = " and ".join(archives) if not some else f"at least one of {', '.join(archives)}"
+    wanted = " and ".join(archives) if not some else f"at least one of {', '.join(archives)}"
     return (
-        f"Put {files} into manual_dir. They are free for non-commercial research: register at "
+        f"Put {wanted} into manual_dir. They are free for non-commercial research: register at "
         "https://image-net.org/download-images for the links."
     )
 
 
-def archive_in(folder: epath.Path, name: str) -> epath.Path | None:
+def archive_in(folder: PathLike, name: str) -> str | None:
     """Gives the path of an archive in a folder, under any of the names that it is published as.
 
     Args:
         folder: The folder.
         name: The name that it goes by here.
     """
-    names = (name, *OTHER_NAMES.get(name, ()))
-    return next((folder / each for each in names if (folder / each).exists()), None)
+    paths = (join(folder, each) for each in (name, *OTHER_NAMES.get(name, ())))
+    return next((path for path in paths if files.exists(path)), None)
 
 
 def find_archives(
     dl_manager: DownloadManager, *archives: str, at_least: int | None = None
-) -> dict[str, epath.Path]:
+) -> dict[str, str]:
     """Finds archives in manual_dir.
 
     Args:
@@ -284,7 +302,9 @@ def find_archives(
     if len(found) < (len(archives) if at_least is None else at_least):
         no_folder, there = "", []
         try:
-            there = [path.name for path in folder.iterdir()]
+            there = files.listing(folder)
+            if not files.exists(folder):
+                no_folder = f"There is no folder {folder}. "
         except PermissionError as error:
             raise BuildError(
                 f"{folder} cannot be looked into: {error}. Change the permissions of the folder or "
@@ -292,12 +312,10 @@ def find_archives(
             ) from error
         except NotADirectoryError:
             no_folder = f"{folder} is a file, not the folder of the archives. "
-        except OSError:
-            no_folder = f"There is no folder {folder}. "
         missing = [name for name in archives if name not in found]
         near = [said for name in missing for said in near_misses(there, name, _ELSEWHERE[name])]
         raise MissingFileError(
-            f"Not found: {', '.join(str(folder / name) for name in missing)}. {no_folder}"
+            f"Not found: {', '.join(join(folder, name) for name in missing)}. {no_folder}"
             f"{''.join(f'{said} ' for said in dict.fromkeys(near))}"
             f"{instructions(*archives, some=at_least is not None)} "
             "(--manual_dir says which folder that is, in Python manual_dir=…, and to TFDS "

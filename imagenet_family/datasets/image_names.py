@@ -68,7 +68,8 @@ class Naming:
                 "is called in the dataset and where it stands. Is it the archive of this name? "
                 "Take the published one, or give the images their published names."
             )
-        renamed = names.astype(f"S{max(names.dtype.itemsize, *map(len, found))}")
+        widths = [len(name) for name in found if name is not None]
+        renamed = names.astype(f"S{max(names.dtype.itemsize, *widths)}")
         renamed[strange] = found
         return renamed
 
