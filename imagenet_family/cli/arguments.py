@@ -29,7 +29,7 @@ def add_names(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="+",
         metavar="NAME[/CONFIG][:VERSION]",
-        help=f"datasets: {_NAMES}; all configs if none is given",
+        help=f"datasets: {_NAMES}, or the Python file of your own; all configs if none is given",
     )
 
 
@@ -112,16 +112,16 @@ def builders(args: argparse.Namespace, **kwargs: Any) -> list[ArchiveBuilder]:
 
     Args:
         args: Parsed arguments with `names`, folders and workers.
-        **kwargs: Further arguments of `opening.builders`.
+        **kwargs: Further arguments of `by_name.builders`.
 
     Raises:
         UsageError: There is no such dataset, config or version.
         BuildError: A dataset is prepared, but its description cannot be read.
     """
     import_tfds()
-    from imagenet_family.read import opening
+    from imagenet_family.datasets import by_name
 
     kwargs["data_dir"] = args.data_dir
     kwargs["workers"] = args.workers
     kwargs["verify_checksums"] = False if args.no_verify_checksums else None
-    return [builder for name in args.names for builder in opening.builders(name, **kwargs)]
+    return [builder for name in args.names for builder in by_name.builders(name, **kwargs)]

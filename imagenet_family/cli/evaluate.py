@@ -119,7 +119,7 @@ def _predictions(text: str) -> str:
 def _is_dataset(text: str) -> bool:
     name = text.partition(":")[0]
     if name.partition("/")[0] not in DATASETS:
-        return False
+        return name.endswith(".py")
     from imagenet_family.datasets import catalogue
 
     return name in DATASETS or name in catalogue.all_splits()

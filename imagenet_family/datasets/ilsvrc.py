@@ -15,7 +15,7 @@ from imagenet_family.datasets import counting
 from imagenet_family.datasets.dataset import Alone, SourceFile, Split
 from imagenet_family.errors import BuildError, LabelError, MissingFileError
 from imagenet_family.examples.table import Examples
-from imagenet_family.labels import classes
+from imagenet_family.labels import classes, label_files
 from imagenet_family.metrics.accuracy import STANDARD
 from imagenet_family.metrics.label_columns import Labels
 
@@ -130,6 +130,24 @@ def _count_test(path: epath.Path, progress: bool) -> tuple[int, None]:
                 f"expected names such as ILSVRC2012_test_00000001.JPEG. Is this {TEST}?"
             )
     return len(index), None
+
+
+def count_listed(path: epath.Path, progress: bool) -> tuple[int, int]:
+    """Counts the images and classes of a list of names of train images; see `SourceFile`.
+
+    Raises:
+        LabelError: A name is none of a train image.
+    """
+    del progress
+    names = label_files.read(path).split()
+    found = {name.partition(b"_")[0].decode("latin-1") for name in names}
+    unknown = sorted(found.difference(classes.wnid_to_id()))
+    if unknown:
+        raise LabelError(
+            f"{path}: expected names of train images, found one that begins with "
+            f"{unknown[0]!r:.50}, which is no wnid of ILSVRC-2012. Get it again."
+        )
+    return len(set(names)), len(found)
 
 
 def _published_labels() -> Labels:

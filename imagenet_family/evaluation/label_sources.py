@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from imagenet_family import DATASETS
-from imagenet_family.datasets import catalogue
+from imagenet_family.datasets import by_name, catalogue
 from imagenet_family.datasets.dataset import Alone, Split, measured
 from imagenet_family.errors import MissingFileError, UsageError
 from imagenet_family.metrics.accuracy import STANDARD
@@ -69,7 +69,7 @@ class LabelledSplit:
 
 
 def read_splits(
-    names: str | Iterable[str],
+    names: by_name.Name | Iterable[by_name.Name],
     *,
     data_dir: epath.PathLike | None = None,
     manual_dir: epath.PathLike | None = None,
@@ -85,7 +85,7 @@ def read_splits(
 
     Args:
         names: Datasets, such as `'imagenet_v2'` for all of its configs, or
-            `'imagenet_v2/topimages'` for one.
+            `'imagenet_v2/topimages'` for one; or those of your own, as `data_source` takes them.
         data_dir: Where datasets are prepared; TFDS's default if None.
         manual_dir: Where the archives are; `<download_dir>/manual` if None.
         download_dir: Where downloads and indexes are kept; `<data_dir>/downloads` if None.
@@ -96,7 +96,8 @@ def read_splits(
         UsageError: There is no such dataset, config or version, or one is named twice.
         ImagenetFamilyError: An archive, a label file or a prepared dataset is missing or damaged.
     """
-    names = [names] if isinstance(names, str) else list(names)
+    single = not isinstance(names, Iterable) or isinstance(names, str)
+    names = [names] if single else list(names)
     splits: dict[tuple[str, str], LabelledSplit] = {}
     for builder in _builders(names, data_dir, builder_kwargs):
         for split in _read(builder, manual_dir, download_dir, progress):
@@ -129,13 +130,11 @@ def labels_of(source: DataSource) -> Labels:
 
 
 def _builders(
-    names: list[str], data_dir: epath.PathLike | None, kwargs: dict[str, Any]
+    names: list[by_name.Name], data_dir: epath.PathLike | None, kwargs: dict[str, Any]
 ) -> Iterator[ArchiveBuilder]:
-    from imagenet_family.read import opening
-
     for name in names:
         read: list[dict[str, Split]] = []
-        for builder in opening.builders(name, data_dir=data_dir, **kwargs):
+        for builder in by_name.builders(name, data_dir=data_dir, **kwargs):
             splits = measured(builder.facts)
             if splits not in read:  # all configs may have the same validation split
                 read.append(splits)

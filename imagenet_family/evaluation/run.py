@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from imagenet_family.datasets import by_name
 from imagenet_family.errors import EvaluationError, ImageError, MissingFileError, UsageError
 from imagenet_family.evaluation import measuring
 from imagenet_family.evaluation.label_sources import LabelledSplit, read_splits
@@ -33,7 +34,7 @@ _NameSpace = str
 
 def evaluate(
     predict_fn: PredictFn | Mapping[str, PredictFn],
-    names: str | Iterable[str],
+    names: by_name.Name | Iterable[by_name.Name],
     *,
     transform: Callable[[np.ndarray], Any] | None = None,
     batch_size: int = 64,

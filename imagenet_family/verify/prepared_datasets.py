@@ -16,7 +16,8 @@ from etils import epath
 
 from imagenet_family import DATASETS, progress
 from imagenet_family.build import processes
-from imagenet_family.errors import BuildError, ImagenetFamilyError, MissingFileError, UsageError
+from imagenet_family.datasets import by_name
+from imagenet_family.errors import BuildError, ImagenetFamilyError, MissingFileError
 from imagenet_family.shards import manifest, read
 from imagenet_family.shards.digest import ShardResult
 
@@ -86,10 +87,10 @@ def find(data_dir: epath.PathLike, names: Iterable[str] = ()) -> list[epath.Path
     Args:
         data_dir: What TFDS calls data_dir.
         names: Datasets, with or without config and version (`'imagenet_v2/topimages:3.0.0'`); all
-            of the family if there are none.
+            of the family if there are none. Also those of your own, by their Python file.
 
     Raises:
-        UsageError: A name is not one of the family.
+        UsageError: A name is not that of a dataset.
         MissingFileError: There is no such folder, or no such dataset in it.
         BuildError: A folder cannot be read.
     """
@@ -110,13 +111,12 @@ def _find(root: epath.Path, names: list[str]) -> list[epath.Path]:
         raise MissingFileError(f"{root} is not a folder. Say which data_dir the datasets are in.")
     found = []
     for name in names or list(DATASETS):
-        path, _, version = name.partition(":")
-        if path.partition("/")[0] not in DATASETS:
-            raise UsageError(f"There is no dataset {name!r}; there are {', '.join(DATASETS)}.")
+        request = by_name.resolve(name)
+        path = f"{request.name}/{request.config}" if request.config else request.name
         here = [
             folder
             for folder in _versions(root / path)
-            if fnmatch.fnmatchcase(folder.name, version or "*")
+            if fnmatch.fnmatchcase(folder.name, request.version or "*")
         ]
         if names and not here:
             raise MissingFileError(f"{root} holds no prepared dataset {name}. Build it first.")

@@ -357,7 +357,7 @@ def test_an_image_that_cannot_be_decoded(own):
 def test_the_public_name_survives_the_import_of_every_module():
     code = (
         "import imagenet_family, sys; assert 'tensorflow_datasets' not in sys.modules;"
-        "import imagenet_family.read.source, imagenet_family.read.opening;"
+        "import imagenet_family.read.source, imagenet_family.read.data_source;"
         "assert callable(imagenet_family.data_source)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
