@@ -7,7 +7,6 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
-from etils import epath
 
 from imagenet_family import tfds_internals
 from imagenet_family.copies import ArchiveIndex
@@ -18,6 +17,8 @@ from imagenet_family.examples.table import Examples
 from imagenet_family.labels import classes, label_files
 from imagenet_family.metrics.accuracy import STANDARD
 from imagenet_family.metrics.label_columns import Labels
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join
 
 if TYPE_CHECKING:
     from tensorflow_datasets.download import DownloadManager
@@ -67,9 +68,8 @@ def train_examples(index: ArchiveIndex, rows: np.ndarray | None = None) -> Examp
         row = int(np.flatnonzero(label < 0)[0])
         row = row if rows is None else int(rows[row])
         raise LabelError(
-            f"{index.source}: member {index.member_name(row)} at offset {index.offsets[row]} "
-            "belongs to no class: expected an image in a tar or folder named after a wnid "
-            f"(n01440764), or a name that begins with one. Is this {TRAIN}?"
+            f"{index.place(row)} belongs to no class: expected an image in a tar or folder named "
+            f"after a wnid (n01440764), or a name that begins with one. Is this {TRAIN}?"
         )
     return Examples.from_index(index, {"file_name": names, "label": label}, rows)
 
@@ -108,31 +108,31 @@ def test_examples(index: ArchiveIndex) -> Examples:
     return Examples.from_index(index, {"file_name": index.names, "label": label})
 
 
-def _count_train(path: epath.Path, progress: bool) -> tuple[int, int]:
+def _count_train(path: PathLike, progress: bool) -> tuple[int, int]:
     index = counting.index(path, progress)
     label = train_examples(index).columns["label"]
     counting.check_distinct(index)
     return len(index), len(np.unique(label))
 
 
-def _count_validation(path: epath.Path, progress: bool) -> tuple[int, int]:
+def _count_validation(path: PathLike, progress: bool) -> tuple[int, int]:
     index = counting.index(path, progress)
     return len(index), len(np.unique(validation_labels(index)))
 
 
-def _count_test(path: epath.Path, progress: bool) -> tuple[int, None]:
+def _count_test(path: PathLike, progress: bool) -> tuple[int, None]:
     index = counting.index(path, progress)
     counting.check_distinct(index)
     for row, name in enumerate(index.names.tolist()):
         if not _TEST_NAME.fullmatch(name):
             raise LabelError(
-                f"{index.source}: member {index.member_name(row)} at offset {index.offsets[row]}: "
-                f"expected names such as ILSVRC2012_test_00000001.JPEG. Is this {TEST}?"
+                f"{index.place(row)}: expected names such as ILSVRC2012_test_00000001.JPEG. "
+                f"Is this {TEST}?"
             )
     return len(index), None
 
 
-def count_listed(path: epath.Path, progress: bool) -> tuple[int, int]:
+def count_listed(path: PathLike, progress: bool) -> tuple[int, int]:
     """Counts the images and classes of a list of names of train images; see `SourceFile`.
 
     Raises:
@@ -205,16 +205,16 @@ def instructions(*archives: str, some: bool = False) -> str:
         *archives: File names.
         some: Whether one of them is enough.
     """
-    files = " and ".join(archives) if not some else f"at least one of {', '.join(archives)}"
+    wanted = " and ".join(archives) if not some else f"at least one of {', '.join(archives)}"
     return (
-        f"Put {files} into manual_dir. They are free for non-commercial research: register at "
+        f"Put {wanted} into manual_dir. They are free for non-commercial research: register at "
         "https://image-net.org/download-images for the links."
     )
 
 
 def find_archives(
     dl_manager: DownloadManager, *archives: str, at_least: int | None = None
-) -> dict[str, epath.Path]:
+) -> dict[str, str]:
     """Finds archives in manual_dir.
 
     Args:
@@ -230,11 +230,14 @@ def find_archives(
         BuildError: The folder cannot be looked into.
     """
     folder = tfds_internals.manual_dir(dl_manager)
-    found = {name: folder / name for name in archives if (folder / name).exists()}
+    paths = {name: join(folder, name) for name in archives}
+    found = {name: path for name, path in paths.items() if files.exists(path)}
     if len(found) < (len(archives) if at_least is None else at_least):
         no_folder = ""
         try:
-            sum(1 for _ in folder.iterdir())
+            files.listing(folder)
+            if not files.exists(folder):
+                no_folder = f"There is no folder {folder}. "
         except PermissionError as error:
             raise BuildError(
                 f"{folder} cannot be looked into: {error}. Change the permissions of the folder or "
@@ -242,9 +245,7 @@ def find_archives(
             ) from error
         except NotADirectoryError:
             no_folder = f"{folder} is a file, not the folder of the archives. "
-        except OSError:
-            no_folder = f"There is no folder {folder}. "
-        missing = ", ".join(str(folder / name) for name in archives if name not in found)
+        missing = ", ".join(path for name, path in paths.items() if name not in found)
         raise MissingFileError(
             f"Not found: {missing}. {no_folder}"
             f"{instructions(*archives, some=at_least is not None)} "
