@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from imagenet_family import copies, downloads, progress, tfds_internals
+from imagenet_family import DATASETS, copies, downloads, progress, tfds_internals
 from imagenet_family.build import options, preflight, processes, shard_writing, staging
 from imagenet_family.build.build_plan import BuildPlan
 from imagenet_family.datasets import dataset
@@ -100,8 +101,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @tfds.core.utils.classproperty
     @classmethod
-    def _checksums_path(cls) -> epath.Path:
-        return downloads.checksums_path(cls.name)
+    def _checksums_path(cls) -> epath.Path | None:
+        if cls.name in DATASETS:
+            return downloads.checksums_path(cls.name)
+        return cls.code_path.parent / "checksums.tsv" if cls.code_path else None
 
     @property
     def config_name(self) -> str:
@@ -115,7 +118,15 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
         """Makes the `DatasetInfo`; see `tfds.core.DatasetBuilder.dataset_info_from_configs`."""
-        info = tfds_internals.tidy_info(super().dataset_info_from_configs(**kwargs))
+        cls = type(self)
+        if cls.code_path and cls.code_path.parent.name == cls.name:  # a folder of the dataset
+            cls.pkg_dir_path = epath.Path(cls.code_path.parent)
+            info = super().dataset_info_from_configs(**kwargs)
+        else:  # the README.md beside a single file is another thing's
+            info = tfds.core.DatasetInfo(
+                builder=self, **{"description": inspect.getdoc(cls), **kwargs}
+            )
+        info = tfds_internals.tidy_info(info)
         if self._ignore_prepared:
             tfds_internals.skip_reading(info)
         return info

@@ -18,6 +18,7 @@ from absl import logging
 from etils import epath
 
 from imagenet_family.build import shard_writing, staging
+from imagenet_family.datasets import by_name
 from imagenet_family.datasets.dataset import differences
 from imagenet_family.errors import BuildError, MissingFileError, UsageError
 from imagenet_family.examples.plan import Plan, plan_split
@@ -33,7 +34,7 @@ ShardNamer = Callable[[str, int, int], str]  # (split, index, number of shards) 
 
 
 def export_webdataset(
-    builder: ArchiveBuilder,
+    builder: by_name.Name,
     output_dir: epath.PathLike,
     *,
     splits: Iterable[str] | None = None,
@@ -43,6 +44,7 @@ def export_webdataset(
     manual_dir: epath.PathLike | None = None,
     download_dir: epath.PathLike | None = None,
     show_progress: bool = True,
+    **builder_kwargs: Any,
 ) -> epath.Path:
     """Writes a dataset as WebDataset tars, with the `_info.json` that timm reads.
 
@@ -51,8 +53,8 @@ def export_webdataset(
 
     Args:
         builder: Builder of one of this package's datasets, such as
-            `tfds.builder('imagenet2012')`. Its `workers` write the shards, and its `flush` says
-            whether to wait until all is on the disk.
+            `tfds.builder('imagenet2012')`, or what `data_source` takes for one. Its `workers` write
+            the shards, and its `flush` says whether to wait until all is on the disk.
         output_dir: The folder to make. If it exists, it has to be empty, and no mount point.
         splits: The splits to write; all that there are if None.
         num_shards: Shards of each split; None for as many as the TFDS dataset has.
@@ -62,6 +64,8 @@ def export_webdataset(
         manual_dir: Where the archives are; `<download_dir>/manual` if None.
         download_dir: Where downloads and indexes are kept; `<data_dir>/downloads` if None.
         show_progress: Whether to show a progress bar.
+        **builder_kwargs: `data_dir`, `config`, `version`, `workers`, `flush` and
+            `verify_checksums`, if it is no builder yet.
 
     Returns:
         The output folder.
@@ -71,6 +75,7 @@ def export_webdataset(
     """
     if num_shards is not None and num_shards < 1:
         raise UsageError(f"num_shards is at least 1: found {num_shards}.")
+    builder = by_name.builder(builder, **builder_kwargs)
     output = absolute(output_dir)
     if os.path.ismount(output) and not files.exists(join(output, INFO)):
         raise _mount_point(output)

@@ -58,7 +58,7 @@ class DataSource(Sequence[dict[str, Any]]):
         """Makes a source.
 
         Args:
-            name: Dataset, config and version, as `tfds.builder` takes it.
+            name: Dataset, config and version, as `by_name` takes it.
             split: What was asked for, for `repr`.
             parts: Where the elements are; at least one.
             order: The order of the elements within each part: `'tfds'` or `'archive'`.
@@ -151,9 +151,10 @@ class DataSource(Sequence[dict[str, Any]]):
     @functools.cached_property
     def info(self) -> tfds.core.DatasetInfo:
         """What TFDS knows of the dataset, such as `features['label'].names`; imports TFDS."""
-        import tensorflow_datasets as tfds
+        from imagenet_family.datasets import by_name
 
-        return tfds.builder(self._name).info
+        info: tfds.core.DatasetInfo = by_name.builder(self._name).info
+        return info
 
     @property
     def dataset_info(self) -> tfds.core.DatasetInfo:

@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 from archives_lib import make_family
 
 from imagenet_family import cli
+from imagenet_family.datasets import by_name
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
-from imagenet_family.read import opening
 
 OVERWRITE = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
 
@@ -128,8 +128,8 @@ def test_making_a_builder_removes_nothing(damage, archives, prepared, tmp_path, 
     file_format = "tfrecord" if damage == "unreadable" else "array_record"
     options = {"data_dir": data_dir, "file_format": file_format}
     with pytest.raises(BuildError, match="--overwrite"):
-        next(opening.builders("imagenet2012", **options))
-    builder = next(opening.builders("imagenet2012", overwrite=True, **options))
+        next(by_name.builders("imagenet2012", **options))
+    builder = next(by_name.builders("imagenet2012", overwrite=True, **options))
     assert files(prepared) == before
     nowhere = tfds.download.DownloadConfig(manual_dir=tmp_path / "nowhere", download_mode=OVERWRITE)
     with pytest.raises(ImagenetFamilyError, match="Not found"):

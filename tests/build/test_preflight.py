@@ -55,7 +55,7 @@ def test_bytes_of_array_records(record, tmp_path):
     rng = np.random.default_rng(0)
     records = [Record.of((rng.bytes(record),)) for _ in range(3000)]
     path = epath.Path(tmp_path / "shard")
-    write._write_array_record(path, records)
+    write._write_array_record(str(path), records)
     plan = types.SimpleNamespace(num_bytes=3000 * record, num_examples=3000, num_shards=1)
     assert 0.8 < path.stat().length / preflight.file_bytes(plan, "array_record") <= 1
 

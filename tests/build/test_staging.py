@@ -9,7 +9,7 @@ from archives_lib import make_family
 
 from imagenet_family.build import staging
 from imagenet_family.errors import BuildError
-from imagenet_family.examples.table import LazyExamples
+from imagenet_family.examples.lazy import LazyExamples
 from imagenet_family.shards.digest import ShardResult
 
 SHARDS = {"train": {name: ShardResult(1, 1, "0" * 64) for name in "abc"}}

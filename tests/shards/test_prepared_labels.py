@@ -27,11 +27,6 @@ from imagenet_family.shards.prepared import identity as prepared_identity
 NAMES = evaluation_lib.NAMES
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return evaluation_lib.Models(tmp_path_factory.mktemp("models"))
-
-
 @pytest.fixture(scope="module", params=["tfrecord", "array_record"])
 def prepared_dir(request, models, tmp_path_factory):
     """A data_dir in which all datasets are prepared, imagenet2012_real by stock TFDS."""

@@ -1,35 +1,27 @@
-"""From the name of a dataset to its builders and data sources: the part that needs TFDS."""
+"""Opens datasets for random access in their archives: the part that needs TFDS."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from imagenet_family import DATASETS, tfds_internals
+from imagenet_family import tfds_internals
 from imagenet_family.build.options import shard_counter
-from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
+from imagenet_family.datasets import by_name
+from imagenet_family.errors import UsageError
 from imagenet_family.examples.lazy import LazyMapping
 from imagenet_family.examples.plan import hash_order, shard_boundaries
 from imagenet_family.read.shared_tables import Table
 from imagenet_family.read.source import ARCHIVE_ORDER, TFDS_ORDER, DataSource, Part
-from imagenet_family.storage import files
-from imagenet_family.storage.paths import PathLike, join
-
-if TYPE_CHECKING:
-    from imagenet_family.datasets.builder import ArchiveBuilder
-
-_NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>[\w.*]+))?")
+from imagenet_family.storage.paths import PathLike
 
 
 def data_source(
-    name: str,
+    name: by_name.Name,
     *,
     split: Any = None,
     manual_dir: PathLike | None = None,
@@ -44,7 +36,9 @@ def data_source(
     of `tfds.data_source` is: by grain, torch and plain loops.
 
     Args:
-        name: Dataset, config and version, such as `'imagenet2012_subset/1pct'`.
+        name: Dataset, config and version, such as `'imagenet2012_subset/1pct'`; or a dataset of
+            your own: its builder, the class of it, or the Python file that has the class, such as
+            `'path/to/file.py'`, also with config and version.
         split: As in `tfds.data_source`: `'train'`, `'train[:10%]+validation'`, a
             `tfds.core.ReadInstruction`, a list or dictionary of these; None for all splits.
         manual_dir: Where the archives are; `<download_dir>/manual` if None.
@@ -64,7 +58,8 @@ def data_source(
     """
     if order not in (TFDS_ORDER, ARCHIVE_ORDER):
         raise UsageError(f"order is {order!r}; it can be {TFDS_ORDER!r} or {ARCHIVE_ORDER!r}.")
-    builder = next(builders(name, **builder_kwargs))
+    builder = by_name.builder(name, **builder_kwargs)
+    reference = by_name.reference(builder)
     prepared = _prepare_decoders(decoders or {}, builder.info.features)
     splits = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
     num_shards = shard_counter()
@@ -84,7 +79,7 @@ def data_source(
     def table(split_name: str) -> Table:
         examples = splits[split_name]
         order = hash_order(split_name, examples)
-        name = f"{_full_name(builder)}/{split_name}"
+        name = f"{reference}/{split_name}"
         return Table(examples, order, builder.index_dir(download_dir), name)
 
     def source(instruction: Any) -> DataSource:
@@ -92,7 +87,7 @@ def data_source(
             Part(table(split_name), start, stop)
             for split_name, start, stop in tfds_internals.absolute_slices(instruction, infos)
         ]
-        return DataSource(_full_name(builder), str(instruction), parts, order, prepared)
+        return DataSource(reference, str(instruction), parts, order, prepared)
 
     return map_tree(source, {name: name for name in splits} if split is None else split)
 
@@ -104,83 +99,6 @@ def map_tree(function: Callable[[Any], Any], tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return type(tree)(map_tree(function, value) for value in tree)
     return function(tree)
-
-
-def builders(
-    name: str,
-    *,
-    config: Any = None,
-    version: Any = None,
-    overwrite: bool = False,
-    **kwargs: Any,
-) -> Iterator[ArchiveBuilder]:
-    """Makes the builders of a name: one of each config, TFDS's default first, if it has none.
-
-    Args:
-        name: Dataset, config and version: `NAME[/CONFIG][:VERSION]`.
-        config: The config, if it is not in the name.
-        version: The version, if it is not in the name.
-        overwrite: Whether a prepared dataset that cannot be opened will be overwritten anyway.
-        **kwargs: Further arguments of each builder.
-
-    Raises:
-        UsageError: There is no such dataset, config or version, or an argument cannot be used.
-        BuildError: The dataset is prepared, but its description cannot be read.
-    """
-    match = _NAME.fullmatch(str(name))
-    if match is None or match["name"] not in DATASETS:
-        raise UsageError(f"There is no dataset {name!r}; the datasets are {', '.join(DATASETS)}.")
-    builder_cls = tfds.builder_cls(match["name"])
-    known = list(builder_cls.builder_configs)
-    config = match["config"] or config
-    if isinstance(config, str) and config not in known:
-        raise UsageError(
-            f"{match['name']} has no config {config!r}; it has {', '.join(known) or 'none'}."
-        )
-    kwargs["version"] = match["version"] or version
-    for each in [config] if config else known or [None]:
-        yield _made(builder_cls, name, overwrite, {**kwargs, "config": each})
-
-
-def _made(
-    builder_cls: type[ArchiveBuilder], name: str, overwrite: bool, kwargs: dict[str, Any]
-) -> ArchiveBuilder:
-    builder = builder_cls.__new__(builder_cls)  # apart: it knows its folder when the rest fails
-    try:
-        builder.__init__(**kwargs)
-        return builder
-    except ImagenetFamilyError:
-        raise
-    except Exception as error:  # TFDS has many words for a description that it cannot read
-        folder = getattr(builder, "data_path", None)
-        if folder is None or not files.exists(folder):
-            if not isinstance(error, ValueError | TypeError | AssertionError):
-                raise
-            raise UsageError(f"{name!r} cannot be opened: {error}") from error
-        if overwrite:  # by the build, once it is known to be possible
-            return _made(builder_cls, name, False, {**kwargs, "ignore_prepared": True})
-        found, wanted = _file_format(folder), kwargs.get("file_format")
-        if wanted and found not in (None, wanted):
-            raise BuildError(
-                f"{folder} is prepared as {found}, not as {wanted}. --overwrite deletes it and "
-                "builds it anew; with another data_dir both are kept."
-            ) from error
-        raise BuildError(
-            f"{folder}: the prepared dataset cannot be opened ({type(error).__name__}: "
-            f"{error}). Build it again, with --overwrite."
-        ) from error
-
-
-def _file_format(folder: PathLike) -> str | None:
-    """Gives the format of a prepared dataset; None if its description does not tell."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads(files.read_bytes(join(folder, "dataset_info.json"))).get("fileFormat")
-    return None
-
-
-def _full_name(builder: ArchiveBuilder) -> str:
-    config = f"/{builder.builder_config.name}" if builder.builder_config else ""
-    return f"{builder.name}{config}:{builder.version}"
 
 
 def _prepare_decoders(
