@@ -28,7 +28,7 @@ _FUNCTIONS = types.MappingProxyType(
     {
         "as_dataset": "imagenet_family.read.tf_data",
         "check_webdataset": "imagenet_family.export.check",
-        "data_source": "imagenet_family.read.opening",
+        "data_source": "imagenet_family.read.data_source",
         "export_webdataset": "imagenet_family.export.webdataset",
     }
 )

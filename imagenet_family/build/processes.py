@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -48,7 +48,8 @@ def default_workers() -> int:
     if value is None:
         import loky
 
-        return loky.cpu_count()
+        cores: int = loky.cpu_count()
+        return cores
     if not value.isascii() or not value.isdigit() or int(value) < 1:
         raise UsageError(f"${WORKERS_VARIABLE} is {value!r}; it must be a positive number.")
     return int(value)
@@ -131,7 +132,8 @@ class WorkerPool(Generic[Task, Result]):
             return
         from loky.process_executor import TerminatedWorkerError
 
-        tasks, pending = iter(tasks), {}
+        tasks = iter(tasks)
+        pending: dict[Future[Result], Task] = {}
         try:
             while True:
                 # One task waits for each worker, so that none is idle between two.
@@ -166,7 +168,8 @@ def _fork_context() -> BaseContext:
     import loky
 
     with warnings.catch_warnings(action="ignore"):  # of what can go wrong with threads
-        return loky.backend.get_context("fork")
+        context: BaseContext = loky.backend.get_context("fork")
+        return context
 
 
 @contextlib.contextmanager
@@ -182,7 +185,7 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(parent: int, work: Callable) -> None:
+def _start_worker(parent: int, work: Callable[..., object]) -> None:
     # `work` is only passed so that its module is imported here, before there is a task.
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import imagenet_family
 from imagenet_family.cli import interrupts
 from imagenet_family.errors import UsageError
+from imagenet_family.storage.paths import is_local, user_path
 
 if TYPE_CHECKING:
     from imagenet_family.build.processes import WorkerPool
@@ -29,7 +29,7 @@ def add_names(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="+",
         metavar="NAME[/CONFIG][:VERSION]",
-        help=f"datasets: {_NAMES}; all configs if none is given",
+        help=f"datasets: {_NAMES}, or the Python file of your own; all configs if none is given",
     )
 
 
@@ -69,10 +69,9 @@ def worker_pool(
     """
     with interrupts.held_back():
         from imagenet_family.build import processes, staging
-        from imagenet_family.storage import stores
 
     pool = processes.WorkerPool(staging.ensure_shard, args.workers)
-    if early and args.manual_dir and stores.is_local(args.manual_dir):
+    if early and args.manual_dir and is_local(args.manual_dir):
         with contextlib.suppress(OSError):  # which is told when the archives are looked for
             size = sum(file.stat().st_size for file in Path(args.manual_dir).iterdir())
             alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
@@ -89,10 +88,8 @@ def positive(text: str) -> int:
 
 def path(text: str) -> str:
     """Reads a folder or a file, of this machine or of an object store; `~` is the home folder."""
-    from imagenet_family.storage import stores
-
     try:
-        return os.fspath(stores.user_path(text))
+        return user_path(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -112,16 +109,16 @@ def builders(args: argparse.Namespace, **kwargs: Any) -> list[ArchiveBuilder]:
 
     Args:
         args: Parsed arguments with `names`, folders and workers.
-        **kwargs: Further arguments of `opening.builders`.
+        **kwargs: Further arguments of `by_name.builders`.
 
     Raises:
         UsageError: There is no such dataset, config or version.
         BuildError: A dataset is prepared, but its description cannot be read.
     """
     import_tfds()
-    from imagenet_family.read import opening
+    from imagenet_family.datasets import by_name
 
     kwargs["data_dir"] = args.data_dir
     kwargs["workers"] = args.workers
     kwargs["verify_checksums"] = False if args.no_verify_checksums else None
-    return [builder for name in args.names for builder in opening.builders(name, **kwargs)]
+    return [builder for name in args.names for builder in by_name.builders(name, **kwargs)]

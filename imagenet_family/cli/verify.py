@@ -23,7 +23,7 @@ import json
 from collections.abc import Mapping
 
 from imagenet_family.cli import arguments
-from imagenet_family.datasets import catalogue
+from imagenet_family.datasets import by_name, catalogue
 from imagenet_family.datasets.dataset import Split
 from imagenet_family.errors import UsageError
 from imagenet_family.verify import manual_dir, prepared_datasets
@@ -91,15 +91,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _wanted(names: list[str]) -> manual_dir.Datasets:
     """Gives the datasets with configs that names stand for."""
+    if not names:
+        return catalogue.all_splits()
     wanted: dict[str, Mapping[str, Split]] = {}
-    family = catalogue.all_splits()
     for text in names:
-        name = text.partition(":")[0]
-        found = {known: family[known] for known in family if f"{known}/".startswith(f"{name}/")}
+        request = by_name.resolve(text)
+        found = request.splits()
         if not found:
-            raise UsageError(f"There is no dataset {text!r}; there are {', '.join(family)}.")
+            known = ", ".join(name for name, _ in request.facts.full_names(request.name))
+            raise UsageError(
+                f"There is no dataset {text!r}; there are {known}."
+                if known
+                else f"{text}: nothing is known of its files. Give its builder a DATASET with them."
+            )
         wanted |= found
-    return wanted or family
+    return wanted
 
 
 def _file_text(file: manual_dir.FileReport) -> str:

@@ -8,17 +8,17 @@ import errno
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from imagenet_family.copies import saved_index
+from imagenet_family.copies.source_file import unchanged
 from imagenet_family.errors import ArchiveError, BuildError
+from imagenet_family.progress import bytes_bar
 from imagenet_family.storage import files, reads
 from imagenet_family.storage.locks import exclusive
 from imagenet_family.storage.paths import join, parent_of
-from imagenet_family.storage.reads import LocalFile, RemoteFile
+from imagenet_family.storage.reads import File
 
 _MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
@@ -61,21 +61,13 @@ def plain_tar(source: str, cache_dir: str | None, progress: bool) -> str:
         return target
 
 
-def _decompress(file: LocalFile | RemoteFile, source: str, target: str, progress: bool) -> None:
-    before = file.fingerprint()
-    with tqdm(
-        desc=f"Decompressing {Path(source).name}",
-        total=file.size,
-        unit="B",
-        unit_scale=True,
-        mininterval=0.1,
-        disable=None if progress else True,
-    ) as bar:
+def _decompress(file: File, source: str, target: str, progress: bool) -> None:
+    with bytes_bar(f"Decompressing {Path(source).name}", file.size, enabled=progress) as bar:
         try:
             # Unlike a saved index, the copy holds nothing to recognise damage by.
             files.make_folder(parent_of(target))
             with files.whole_file(target, flush=True) as copy:
-                copy.writelines(_content(file, source, bar))
+                copy.writelines(_steady_content(file, source, bar.update))
         except ArchiveError:
             raise
         except Exception as error:
@@ -86,20 +78,20 @@ def _decompress(file: LocalFile | RemoteFile, source: str, target: str, progress
                 f"{'no space left' if full else reason}. Make space (an archive of images holds "
                 f"hardly more than its {file.size} bytes) or use another cache folder."
             ) from error
-    if file.fingerprint() != before:
-        files.remove(target)
-        raise ArchiveError(
-            f"{source}: expected {before} to the end, found {file.fingerprint()}: the archive "
-            "changed while it was decompressed. Wait until it is complete and start again."
-        )
 
 
-def _content(file: LocalFile | RemoteFile, source: str, bar: tqdm) -> Iterator[bytes]:
+def _steady_content(file: File, source: str, advance: Callable[[int], object]) -> Iterator[bytes]:
+    """Yields the same as `_content`; at the end, an error if the file changed meanwhile."""
+    with unchanged(file, source, "decompressed"):
+        yield from _content(file, source, advance)
+
+
+def _content(file: File, source: str, advance: Callable[[int], object]) -> Iterator[bytes]:
     """Yields what a gzip file holds, in pieces of bounded size."""
     stream = None
     for position in range(0, file.size, _CHUNK):
         chunk = file.read(position, _CHUNK)
-        bar.update(len(chunk))
+        advance(len(chunk))
         while chunk:
             if stream is None:
                 # Between and after the streams of a file there may be zeros.

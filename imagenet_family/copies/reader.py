@@ -1,28 +1,32 @@
-"""Reading members of an indexed archive, each at its place."""
+"""Reading members of an indexed copy, each at its place in one of the copy's files."""
+
+from __future__ import annotations
 
 import collections
-import itertools
+import functools
 import os
-import threading
-import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
+from imagenet_family.copies.source_file import SourceFile
 from imagenet_family.copies.tar import headers
 from imagenet_family.errors import ArchiveError
-from imagenet_family.storage import reads
-from imagenet_family.storage.reads import Fingerprint, LocalFile, RemoteFile
+from imagenet_family.storage.paths import is_local
+from imagenet_family.storage.reads import File
 
 # Members that are fetched at once when many are read. They lie all over the archive, so without
 # this a disk would be idle while an image is written, and the other way round.
 _READS_AHEAD = 16
+# Files that are kept open: a system may allow a process no more than 256, and a process has a
+# reader for each split.
+_MOST_OPEN = 64
 _ROWS_AT_ONCE = 1 << 12  # as Python's numbers, which take five times the memory of NumPy's
-_INDEX_AGAIN = "Do not touch an archive while it is used; start again and it will be indexed anew."
 
-_Member = tuple[int, int, int, bytes]  # offset, size, check, name
+_Member = tuple[int, int, int, int, bytes]  # file, offset, size, check, name
 
 
 class ArchiveReader:
@@ -30,106 +34,100 @@ class ArchiveReader:
 
     The header block before the data is read with it and compared, and a local file's size and
     time of change are looked at after every read, or after many: an archive that changed since it
-    was indexed is an error, never the wrong bytes. One reader serves all threads of a process. It
-    can be pickled; the copy opens the archive again.
+    was indexed is an error, never the wrong bytes. Files are opened when they are first read, and
+    a bounded number of them stays open. One reader serves all threads of a process. It can be
+    pickled; the copy opens the files again.
     """
 
-    def __init__(self, path: str, fingerprint: Fingerprint, source: str | None = None) -> None:
+    def __init__(self, files: Sequence[SourceFile]) -> None:
         """Opens nothing yet.
 
         Args:
-            path: `ArchiveIndex.path`.
-            fingerprint: `ArchiveIndex.fingerprint`.
-            source: `ArchiveIndex.source`, what messages call the archive; default: `path`.
+            files: `ArchiveIndex.files`.
         """
-        self.path = path
-        self.fingerprint = fingerprint
-        self.source = path if source is None else source
-        # By process: a lock that another thread held during a fork is never released in the child.
-        self._locks: dict[int, threading.Lock] = {}
-        self._opened: tuple[int, LocalFile | RemoteFile] | None = None  # by which process
+        self.files = tuple(files)
+        # By which process, since connections do not survive a fork; and by number. There is no
+        # lock, which a fork could leave locked: threads may open a file twice, and what is
+        # dropped is closed when nobody reads from it any more.
+        self._opened: tuple[int, dict[int, File]] = (os.getpid(), {})
 
-    def read(self, offset: int, size: int, check: int, name: str | bytes = "") -> bytes:
+    def read(self, file: int, offset: int, size: int, check: int, name: str | bytes = "") -> bytes:
         """Returns the data of one member.
 
         Args:
-            offset: Where its data begins (`ArchiveIndex.offsets`).
+            file: Which file it is in (`ArchiveIndex.file`).
+            offset: Where its data begins there (`ArchiveIndex.offsets`).
             size: Bytes of it (`ArchiveIndex.sizes`).
             check: What its header must be (`ArchiveIndex.checks`).
             name: What messages call it.
 
         Raises:
-            MissingFileError: The archive is gone.
-            ArchiveError: The archive changed since it was indexed, or cannot be read.
+            MissingFileError: The file is gone.
+            ArchiveError: The file changed since it was indexed, or cannot be read.
         """
-        file = self._open()
-        data = self._read(file, int(offset), int(size), int(check), name)
-        self._check_unchanged(file)
+        source_file, opened = self.files[file], self._open(int(file))
+        data = _read(source_file, opened, int(offset), int(size), int(check), name)
+        source_file.check_unchanged(opened)
         return data
 
-    def check_unchanged(self) -> None:
-        """Checks that the archive is still the one that was indexed.
+    def check_unchanged(self, file: int) -> None:
+        """Checks that a file is still the one that was indexed.
 
         Raises:
-            MissingFileError: The archive is gone.
-            ArchiveError: The archive changed since it was indexed.
+            MissingFileError: The file is gone.
+            ArchiveError: The file changed since it was indexed.
         """
-        self._check_unchanged(self._open())
+        self.files[file].check_unchanged(self._open(file))
 
     def read_all(
         self,
-        offsets: np.ndarray,
-        sizes: np.ndarray,
-        checks: np.ndarray,
-        names: np.ndarray,
+        file: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        checks: NDArray[np.uint32],
+        names: NDArray[np.bytes_],
     ) -> Iterator[bytes]:
         """Gives the data of many members in turn, for less than `read` takes for each.
 
-        Several are fetched at once. Whether the archive is still the one that was indexed is
-        looked at once, at the end: what this gives only counts when it has ended without an error.
+        Several are fetched at once. Whether the files are still those that were indexed is looked
+        at once, at the end: what this gives only counts when it has ended without an error.
 
         Args:
-            offsets: As for `read`, of each member.
+            file: As for `read`, of each member.
+            offsets: The same.
             sizes: The same.
             checks: The same.
             names: The same.
 
         Raises:
-            MissingFileError: The archive is gone.
-            ArchiveError: The archive changed since it was indexed, or cannot be read.
+            MissingFileError: A file is gone.
+            ArchiveError: A file changed since it was indexed, or cannot be read.
         """
-        file = self._open()
-        columns = (offsets, sizes, checks, names)
-        if file.is_remote:
-            yield from self._requested_ahead(file, _rows(columns))
+        members = _rows((file, offsets, sizes, checks, names))
+        if not all(is_local(source_file.path) for source_file in self.files):
+            with ThreadPoolExecutor(_READS_AHEAD) as pool:
+                try:
+                    yield from _ahead(
+                        members, lambda *m: pool.submit(lambda: self._begin(*m)()).result
+                    )
+                finally:
+                    pool.shutdown(cancel_futures=True)
         else:
-            later = _rows(columns)
-            for member in itertools.chain([None] * _READS_AHEAD, _rows(columns)):
-                for offset, size, _, _ in itertools.islice(later, 1):
-                    file.will_read(offset - headers.BLOCK, size + headers.BLOCK)
-                if member is not None:
-                    yield self._read(file, *member)
-        self._check_unchanged(file)
+            yield from _ahead(members, self._begin)
+        for number in np.unique(file).tolist():
+            self.check_unchanged(number)
 
-    def _requested_ahead(self, file: RemoteFile, members: Iterable[_Member]) -> Iterator[bytes]:
-        with ThreadPoolExecutor(_READS_AHEAD) as pool:
-            pending: collections.deque[Future[bytes]] = collections.deque()
-            try:
-                for member in members:
-                    pending.append(pool.submit(self._read, file, *member))
-                    if len(pending) == _READS_AHEAD:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+    def _begin(
+        self, file: int, offset: int, size: int, check: int, name: bytes
+    ) -> Callable[[], bytes]:
+        """Announces one member; what it gives then reads it."""
+        opened = self._open(file)
+        opened.will_read(offset - headers.BLOCK, size + headers.BLOCK)
+        return functools.partial(_read, self.files[file], opened, offset, size, check, name)
 
     def close(self) -> None:
-        """Closes the archive; a later read opens it again."""
-        with self._lock():
-            if self._opened is not None:
-                self._opened[1].close()
-            self._opened = None
+        """Closes the files; a later read opens them again."""
+        self._opened = (os.getpid(), {})
 
     def __enter__(self) -> Self:
         return self
@@ -137,65 +135,64 @@ class ArchiveReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "fingerprint": self.fingerprint, "source": self.source}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ArchiveReader, (self.files,)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)
-
-    def _read(
-        self, file: LocalFile | RemoteFile, offset: int, size: int, check: int, name: str | bytes
-    ) -> bytes:
-        if offset < headers.BLOCK or size < 0 or offset + size > self.fingerprint.size:
-            raise self._error(
-                name, offset, f"a member inside its {self.fingerprint.size} bytes", f"{size} bytes"
-            )
-        header, data = file.read_member(offset, size, headers.BLOCK)
-        if len(data) != size:
-            raise self._error(name, offset, f"{size} bytes", f"{len(data)}")
-        if headers.check_of(header) != check:
-            raise self._error(name, offset, "the header that was indexed", "another one before it")
-        return data
-
-    def _open(self) -> LocalFile | RemoteFile:
-        # Connections do not survive a fork, so a child opens the archive for itself.
-        opened, pid = self._opened, os.getpid()
-        if opened is not None and opened[0] == pid:
-            return opened[1]
-        with self._lock():
-            if self._opened is None or self._opened[0] != pid:
-                file = reads.open_file(self.path)
-                try:
-                    self._check_unchanged(file)
-                except ArchiveError:
-                    file.close()
-                    raise
-                file.expect_scattered_reads()
-                # Whoever makes and drops many data sources closes none of them.
-                weakref.finalize(self, file.close).atexit = False
-                self._opened = pid, file
-            return self._opened[1]
-
-    def _lock(self) -> threading.Lock:
-        return self._locks.setdefault(os.getpid(), threading.Lock())
-
-    def _check_unchanged(self, file: LocalFile | RemoteFile) -> None:
-        if not file.has(self.fingerprint):
-            raise ArchiveError(
-                f"{self.source}: changed since it was indexed: expected {self.fingerprint}, "
-                f"found {file.fingerprint()}. {_INDEX_AGAIN}"
-            )
-
-    def _error(self, name: str | bytes, offset: int, expected: str, found: str) -> ArchiveError:
-        name = name.decode() if isinstance(name, bytes) else name
-        return ArchiveError(
-            f"{self.source}: member {name!r} at offset {offset}: expected {expected}, found "
-            f"{found}: the archive changed since it was indexed, or is damaged. Start again; if "
-            "that does not help, see what `imagenet-family verify` says of it."
-        )
+    def _open(self, number: int) -> File:
+        process, opened = self._opened
+        if process != os.getpid():
+            opened = {}
+            self._opened = (os.getpid(), opened)
+        file = opened.get(number)
+        if file is None:
+            file = self.files[number].open()
+            file.expect_scattered_reads()
+            file = opened.setdefault(number, file)
+            for oldest in list(opened)[:-_MOST_OPEN]:
+                opened.pop(oldest, None)
+        return file
 
 
-def _rows(columns: Sequence[np.ndarray]) -> Iterator[_Member]:
+def _read(
+    source_file: SourceFile, opened: File, offset: int, size: int, check: int, name: str | bytes
+) -> bytes:
+    end = source_file.fingerprint.size
+    if offset < headers.BLOCK or size < 0 or offset + size > end:
+        raise _error(source_file, name, offset, f"a member inside its {end} bytes", f"{size} bytes")
+    header, data = opened.read_member(offset, size, headers.BLOCK)
+    if len(data) != size:
+        raise _error(source_file, name, offset, f"{size} bytes", f"{len(data)}")
+    if headers.check_of(header) != check:
+        expected = "the header that was indexed"
+        raise _error(source_file, name, offset, expected, "another one before it")
+    return data
+
+
+def _error(
+    source_file: SourceFile, name: str | bytes, offset: int, expected: str, found: str
+) -> ArchiveError:
+    name = name.decode() if isinstance(name, bytes) else name
+    return ArchiveError(
+        f"{source_file.source}: member {name!r} at offset {offset}: expected {expected}, found "
+        f"{found}: the archive changed since it was indexed, or is damaged. Start again; if that "
+        "does not help, see what `imagenet-family verify` says of it."
+    )
+
+
+def _ahead(
+    members: Iterable[_Member], begin: Callable[..., Callable[[], bytes]]
+) -> Iterator[bytes]:
+    """Begins to read some members before the first of them is asked for, and so on."""
+    begun: collections.deque[Callable[[], bytes]] = collections.deque()
+    for member in members:
+        begun.append(begin(*member))
+        if len(begun) > _READS_AHEAD:
+            yield begun.popleft()()
+    while begun:
+        yield begun.popleft()()
+
+
+def _rows(columns: Sequence[NDArray[Any]]) -> Iterator[_Member]:
     for start in range(0, len(columns[0]), _ROWS_AT_ONCE):
         part = [column[start : start + _ROWS_AT_ONCE].tolist() for column in columns]
         yield from zip(*part, strict=True)

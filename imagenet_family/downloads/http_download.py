@@ -35,7 +35,7 @@ RETRIES = Retry(
 )
 # Seconds to wait for a connection, few, as whoever is offline should hear of it soon; and for an
 # answer, or its next piece.
-TIMEOUT = (5.0, 60.0)
+TIMEOUT = (4.0, 60.0)
 # A piece that is not complete when the connection breaks is lost, so pieces are small.
 _PIECE = 1 << 16
 
@@ -44,13 +44,8 @@ def download(url: str, partial: Path, expected_size: int | None, verify_ssl: boo
     """Brings a partial file to be the whole content of a URL.
 
     Only one process may work on a partial file at a time. Whatever ends this early, also a kill,
-    leaves the partial file for the next call to go on with.
-
-    Args:
-        url: Http or https address. Proxies and certificates are as `requests` finds them.
-        partial: File that holds what came so far of this URL, if anything; its folder exists.
-        expected_size: Bytes of the whole file, None if not known.
-        verify_ssl: Check the server's certificate.
+    leaves it for the next call to go on with. Proxies and certificates are as `requests` finds
+    them.
 
     Raises:
         DownloadError: The server cannot be reached, refuses, offers a file of another size, or
@@ -59,7 +54,8 @@ def download(url: str, partial: Path, expected_size: int | None, verify_ssl: boo
     """
     if expected_size and _size(partial) == expected_size:
         return
-    adapter = HTTPAdapter(max_retries=RETRIES.new(connect=1))
+    # Whoever was never answered may be offline; resolver and kernel have tried more than once.
+    adapter = HTTPAdapter(max_retries=RETRIES.new(connect=0, read=1))
     without_progress, furthest = 0, _size(partial)
     with requests.Session() as session:
         session.mount("http://", adapter)
@@ -69,8 +65,7 @@ def download(url: str, partial: Path, expected_size: int | None, verify_ssl: boo
             have = _size(partial) if mark else 0
             try:
                 with _ask(session, url, have, mark, verify_ssl) as response:
-                    # Whoever was never answered may be offline; after an answer, waiting pays.
-                    adapter.max_retries = RETRIES
+                    adapter.max_retries = RETRIES  # there is a server: waiting for it pays
                     if response.status_code == 200 or _is_the_rest(response, have, mark):
                         return _receive(response, url, partial, have, expected_size)
                     discard(partial)
@@ -113,7 +108,10 @@ def _ask(
         )
     except (OSError, ValueError) as error:  # e.g. $REQUESTS_CA_BUNDLE is no file; no address
         reason = getattr(error.args[0] if error.args else error, "reason", error)
-        raise DownloadError(f"{url} could not be downloaded: {reason}.") from error
+        # Beside words, urllib3 hands over objects that tell a user nothing.
+        words = [str(part) for part in reason.args if isinstance(part, str | Exception)]
+        said = ": ".join(words) or error
+        raise DownloadError(f"{url} could not be downloaded: {said}.") from error
     if "Content-Encoding" in response.headers:  # unasked: these tell of another body than arrives
         for name in ("Content-Length", "ETag", "Last-Modified"):
             response.headers.pop(name, None)
@@ -150,8 +148,7 @@ def _receive(
             mark_path(partial).write_text(_mark_of(response), "latin-1")
         try:
             for piece in response.iter_content(_PIECE):
-                file.write(piece)
-                position += len(piece)
+                position += file.write(piece)
                 bar.update(len(piece))
         except requests.RequestException as error:
             raise _BrokeOff(f"it broke off after {position} bytes ({error})") from error

@@ -84,11 +84,7 @@ def verify_by_default() -> bool:
 
 
 def hash_file(path: PathLike, *, progress: bool = True) -> str:
-    """Returns the sha256 of a file as 64 hexadecimal digits.
-
-    Args:
-        path: The file.
-        progress: Show a bar in bytes on stderr, if that is a terminal.
+    """Returns the sha256 of a file as 64 hexadecimal digits; shows a bar if that is wanted.
 
     Raises:
         BuildError: It cannot be read.
@@ -110,11 +106,8 @@ def hash_file(path: PathLike, *, progress: bool = True) -> str:
 def check_file(path: PathLike, known: KnownFile, *, remember_in: PathLike) -> None:
     """Checks that a file has the recorded size and sha256.
 
-    Args:
-        path: The file to check.
-        known: What it should be.
-        remember_in: Folder in which a passed check is noted, so that the next check of the
-            unchanged file does not read it again.
+    That it has is noted in the folder `remember_in`, so that the next check of the unchanged file
+    does not read it again.
 
     Raises:
         DownloadError: It is another file.
@@ -127,7 +120,7 @@ def check_file(path: PathLike, known: KnownFile, *, remember_in: PathLike) -> No
     if size != known.size:
         raise _wrong_file(path, known, f"{known.size} bytes", str(size))
     # The note has no content: its name is of all that would have to be in it.
-    stamp = hashlib.sha256(f"{os.fspath(path)} {changed} {known.sha256}".encode()).hexdigest()
+    stamp = hashlib.sha256(os.fsencode(f"{path} {changed} {known.sha256}")).hexdigest()
     note = join(remember_in, f"{known.name}.{stamp[:32]}")
     if files.exists(note):
         return

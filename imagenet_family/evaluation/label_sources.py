@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from etils import epath
 
 from imagenet_family import DATASETS
-from imagenet_family.datasets import catalogue
+from imagenet_family.datasets import by_name, catalogue
 from imagenet_family.datasets.dataset import Alone, Split, measured
 from imagenet_family.errors import MissingFileError, UsageError
 from imagenet_family.metrics.accuracy import STANDARD
 from imagenet_family.metrics.label_columns import Labels, LabelSets
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join, user_path
 
 if TYPE_CHECKING:
     from imagenet_family.datasets.builder import ArchiveBuilder
@@ -69,11 +70,11 @@ class LabelledSplit:
 
 
 def read_splits(
-    names: str | Iterable[str],
+    names: by_name.Name | Iterable[by_name.Name],
     *,
-    data_dir: epath.PathLike | None = None,
-    manual_dir: epath.PathLike | None = None,
-    download_dir: epath.PathLike | None = None,
+    data_dir: PathLike | None = None,
+    manual_dir: PathLike | None = None,
+    download_dir: PathLike | None = None,
     progress: bool = True,
     **builder_kwargs: Any,
 ) -> list[LabelledSplit]:
@@ -85,7 +86,7 @@ def read_splits(
 
     Args:
         names: Datasets, such as `'imagenet_v2'` for all of its configs, or
-            `'imagenet_v2/topimages'` for one.
+            `'imagenet_v2/topimages'` for one; or those of your own, as `data_source` takes them.
         data_dir: Where datasets are prepared; TFDS's default if None.
         manual_dir: Where the archives are; `<download_dir>/manual` if None.
         download_dir: Where downloads and indexes are kept; `<data_dir>/downloads` if None.
@@ -96,7 +97,8 @@ def read_splits(
         UsageError: There is no such dataset, config or version, or one is named twice.
         ImagenetFamilyError: An archive, a label file or a prepared dataset is missing or damaged.
     """
-    names = [names] if isinstance(names, str) else list(names)
+    single = not isinstance(names, Iterable) or isinstance(names, str)
+    names = [names] if single else list(names)
     splits: dict[tuple[str, str], LabelledSplit] = {}
     for builder in _builders(names, data_dir, builder_kwargs):
         for split in _read(builder, manual_dir, download_dir, progress):
@@ -129,13 +131,11 @@ def labels_of(source: DataSource) -> Labels:
 
 
 def _builders(
-    names: list[str], data_dir: epath.PathLike | None, kwargs: dict[str, Any]
+    names: list[by_name.Name], data_dir: PathLike | None, kwargs: dict[str, Any]
 ) -> Iterator[ArchiveBuilder]:
-    from imagenet_family.read import opening
-
     for name in names:
         read: list[dict[str, Split]] = []
-        for builder in opening.builders(name, data_dir=data_dir, **kwargs):
+        for builder in by_name.builders(name, data_dir=data_dir, **kwargs):
             splits = measured(builder.facts)
             if splits not in read:  # all configs may have the same validation split
                 read.append(splits)
@@ -144,8 +144,8 @@ def _builders(
 
 def _read(
     builder: ArchiveBuilder,
-    manual_dir: epath.PathLike | None,
-    download_dir: epath.PathLike | None,
+    manual_dir: PathLike | None,
+    download_dir: PathLike | None,
     progress: bool,
 ) -> Iterator[LabelledSplit]:
     splits = measured(builder.facts)
@@ -175,7 +175,7 @@ def _read(
 def _read_prepared(
     builder: ArchiveBuilder,
     splits: Mapping[str, Split],
-    download_dir: epath.PathLike | None,
+    download_dir: PathLike | None,
     progress: bool,
 ) -> Iterator[LabelledSplit]:
     from imagenet_family.shards import prepared, prepared_labels
@@ -198,17 +198,17 @@ def _read_alone(
     builder: ArchiveBuilder,
     name: str,
     alone: Alone,
-    manual_dir: epath.PathLike | None,
-    download_dir: epath.PathLike | None,
+    manual_dir: PathLike | None,
+    download_dir: PathLike | None,
     progress: bool,
 ) -> LabelledSplit:
     """Reads one split alone: `open_splits` would ask for the other splits' files too."""
     from imagenet_family import copies
     from imagenet_family.datasets import ilsvrc
 
-    folder = epath.Path(download_dir or builder.data_dir_root / "downloads") / "manual"
-    archive = epath.Path(manual_dir or folder).expanduser() / alone.archive
-    if archive.exists():
+    folder = join(download_dir or builder.data_dir_root / "downloads", "manual")
+    archive = join(user_path(manual_dir or folder), alone.archive)
+    if files.exists(archive):
         index = copies.index_archive(
             archive, cache_dir=builder.index_dir(download_dir), progress=progress
         )

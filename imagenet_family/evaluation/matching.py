@@ -46,9 +46,8 @@ def match(
             predictions for images that none of the splits has, or for no split of as many images,
             or for several.
     """
-    files = [_named(model, file, splits) for file in files]
-    _check_names(model, files, splits)
-    tables = [_Table(file) for file in files]
+    tables = [_Table(file, _names(model, file, splits)) for file in files]
+    _check_names(model, tables, splits)
     matched = [_match(model, tables, split) for split in splits]
     for table in tables:
         if not table.used:
@@ -60,10 +59,10 @@ def match(
     return matched
 
 
-def _named(model: str, file: PredictionFile, splits: Sequence[LabelledSplit]) -> PredictionFile:
-    """Gives a file whose predictions have names."""
+def _names(model: str, file: PredictionFile, splits: Sequence[LabelledSplit]) -> Sequence[str]:
+    """Gives the file name of each of a file's predictions."""
     if file.predictions.file_names is not None:
-        return file
+        return file.predictions.file_names
     count = len(file.predictions)
     # Several datasets have the same validation images.
     found = {tuple(sorted(s.labels.file_name)) for s in splits if len(s.labels) == count}
@@ -74,32 +73,30 @@ def _named(model: str, file: PredictionFile, splits: Sequence[LabelledSplit]) ->
             f"{'several splits have' if found else 'no split has'} so many images: {sizes}. Write "
             "the file names too, as in `imagenet-family predictions-template`."
         )
-    return PredictionFile(file.path, Predictions(file.predictions.top_k, found.pop()))
+    return found.pop()
 
 
 class _Table:
     """A file with its rows by file name, and whether any split took predictions from it."""
 
-    def __init__(self, file: PredictionFile) -> None:
+    def __init__(self, file: PredictionFile, names: Sequence[str]) -> None:
         self.path = file.path
         self.top_k = file.predictions.top_k
         self.k = self.top_k.shape[1]
-        self.row_of = {name: row for row, name in enumerate(file.predictions.file_names)}
+        self.row_of = {name: row for row, name in enumerate(names)}
         self.used = False
 
 
-def _check_names(
-    model: str, files: Sequence[PredictionFile], splits: Sequence[LabelledSplit]
-) -> None:
+def _check_names(model: str, tables: Sequence[_Table], splits: Sequence[LabelledSplit]) -> None:
     # A dataset may have a part of the validation images: predictions for the rest are welcome.
     known = {name.decode() for name in validation_image_names().tolist()}
     for split in splits:
         known.update(split.labels.file_name)
-    for file in files:
-        extra = [name for name in file.predictions.file_names if name not in known]
+    for table in tables:
+        extra = [name for name in table.row_of if name not in known]
         if extra:
             raise EvaluationError(
-                f"{file.path}: {len(extra):,} of the {len(file.predictions):,} predictions of "
+                f"{table.path}: {len(extra):,} of the {len(table.row_of):,} predictions of "
                 f"{model!r} are for images that are in none of "
                 f"{', '.join(split.title for split in splits)}: {some(extra)}. Name the dataset "
                 "that they are for as well, or remove them."
@@ -113,9 +110,9 @@ def _match(model: str, tables: Sequence[_Table], split: LabelledSplit) -> Predic
     whole.sort(key=lambda table: table.k, reverse=True)
     parts = [t for t in tables if t not in whole and not wanted.isdisjoint(t.row_of)]
     chosen = whole if whole and split.name_space else whole + parts
-    missing = wanted.difference(*(table.row_of for table in chosen))
-    if missing:
-        missing = [name for name in names if name in missing]
+    absent = wanted.difference(*(table.row_of for table in chosen))
+    if absent:
+        missing = [name for name in names if name in absent]
         raise EvaluationError(
             f"{model!r} has no prediction for {len(missing):,} of the {len(names):,} images of "
             f"{split.title}: {some(missing)}. Looked in {', '.join(t.path for t in tables)}. "

@@ -273,7 +273,8 @@ def _measure(
 
 
 def _first(chosen: np.ndarray) -> list[int]:
-    return np.flatnonzero(chosen)[:_NUM_SHOWN].tolist()
+    rows: list[int] = np.flatnonzero(chosen)[:_NUM_SHOWN].tolist()
+    return rows
 
 
 def _differences(
@@ -304,8 +305,9 @@ def _gaps(
     for number, split in enumerate(splits):
         of_split = results[number * len(models) : (number + 1) * len(models)]
         found = [result.metrics.get(accuracy.TOP1.name) for result in of_split]
-        if all(isinstance(each, Accuracy) for each in found):
-            top1[split.dataset] = found
+        of_images = [each for each in found if isinstance(each, Accuracy)]
+        if len(of_images) == len(found):
+            top1[split.dataset] = of_images
     # The best first: where the images are as they are, then where they have other labels besides.
     validation = sorted(
         (split.known.alone is None, split.dataset)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from imagenet_family.datasets import by_name
 from imagenet_family.errors import EvaluationError, ImageError, MissingFileError, UsageError
 from imagenet_family.evaluation import measuring
 from imagenet_family.evaluation.label_sources import LabelledSplit, read_splits
@@ -21,7 +22,7 @@ from imagenet_family.metrics.predictions import Predictions, as_predictions
 from imagenet_family.progress import tfds_bars_enabled
 
 if TYPE_CHECKING:
-    from etils import epath
+    from imagenet_family.storage.paths import PathLike
 
 # Batches that are read and transformed ahead while the model works.
 _AHEAD = 2
@@ -33,14 +34,14 @@ _NameSpace = str
 
 def evaluate(
     predict_fn: PredictFn | Mapping[str, PredictFn],
-    names: str | Iterable[str],
+    names: by_name.Name | Iterable[by_name.Name],
     *,
     transform: Callable[[np.ndarray], Any] | None = None,
     batch_size: int = 64,
     threads: int | None = None,
-    data_dir: epath.PathLike | None = None,
-    manual_dir: epath.PathLike | None = None,
-    download_dir: epath.PathLike | None = None,
+    data_dir: PathLike | None = None,
+    manual_dir: PathLike | None = None,
+    download_dir: PathLike | None = None,
     level: float = LEVEL,
     progress: bool = True,
     **builder_kwargs: Any,

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imagenet_family.errors import BuildError, DuplicateKeyError
-from imagenet_family.examples.table import FILE_NAME, Examples, key_of
+from imagenet_family.examples.table import Examples, key_of
 
 _NAMES_AT_ONCE = 1 << 14  # each is an object of its own while it is hashed
 
@@ -72,9 +73,9 @@ class SplitPlan:
 
     split: str
     examples: Examples
-    order: np.ndarray
+    order: NDArray[np.int64]
     num_shards: int
-    record_sizes: np.ndarray
+    record_sizes: NDArray[np.int64]
 
     @property
     def num_examples(self) -> int:
@@ -146,7 +147,9 @@ def plan_split(
     return SplitPlan(split, examples, order, num_shards, sizes)
 
 
-def hash_order(split: str, examples: Examples, *, ignore_duplicates: bool = False) -> np.ndarray:
+def hash_order(
+    split: str, examples: Examples, *, ignore_duplicates: bool = False
+) -> NDArray[np.int64]:
     """Orders examples as stock TFDS shuffles them.
 
     Returns:
@@ -162,7 +165,7 @@ def hash_order(split: str, examples: Examples, *, ignore_duplicates: bool = Fals
             f"Split {split!r} has no example: {examples.source} holds none of its images. "
             "Check that it is the archive of that name."
         )
-    digests = b"".join(_digests(split, examples.columns[FILE_NAME]))
+    digests = b"".join(_digests(split, examples.names))
     high, low = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64).T
     order = np.lexsort((low, high))  # stable: equal keys stay in archive order
     repeats = np.zeros(len(order), bool)
@@ -170,16 +173,18 @@ def hash_order(split: str, examples: Examples, *, ignore_duplicates: bool = Fals
     if repeats.any() and not ignore_duplicates:
         later = int(order[np.flatnonzero(repeats)[0]])
         first = int(order[np.flatnonzero(repeats)[0] - 1])
+        one, other = (examples.files[examples.file[row]].source for row in (first, later))
+        elsewhere = "" if one == other else f" of {other}"
         raise DuplicateKeyError(
-            f"{examples.source}: the name {examples.columns[FILE_NAME][later].decode()} stands "
-            f"twice in split {split!r}, at offsets {examples.offsets[first]} and "
-            f"{examples.offsets[later]} ({int(repeats.sum())} such names). Use an archive without "
-            "them, or ignore_duplicates=True to keep the first of each."
+            f"{one}: the name {examples.names[later].decode()} stands twice in split {split!r}, at "
+            f"offsets {examples.offsets[first]} and {examples.offsets[later]}{elsewhere} "
+            f"({int(repeats.sum())} such names). Use an archive without them, or "
+            "ignore_duplicates=True to keep the first of each."
         )
     return order[~repeats]
 
 
-def _digests(split: str, names: np.ndarray) -> Iterator[bytes]:
+def _digests(split: str, names: NDArray[np.bytes_]) -> Iterator[bytes]:
     """Gives the hashes of the keys of file names, those of some thousands at a time."""
     salt = split.encode()
     for start in range(0, len(names), _NAMES_AT_ONCE):

@@ -2,19 +2,20 @@
 
 `Examples` is a table with one row an example, held in NumPy columns so that the 1.28 million of
 ImageNet's train split take some 100 MB, travel to other processes cheaply and are saved without
-pickle. It is a sequence, and iterating over it in order reads its archive from front to back.
+pickle. It is a sequence, and iterating over it in order reads its files from front to back.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from imagenet_family.copies import ArchiveIndex, ArchiveReader, Fingerprint
+from imagenet_family.copies import ArchiveIndex, ArchiveReader, SourceFile
+from imagenet_family.copies.source_file import described
 from imagenet_family.errors import ImageError
 from imagenet_family.examples import images, tf_example
 
@@ -31,8 +32,8 @@ class Ragged:
         ends: int64 (n,), where each list ends in `values`.
     """
 
-    values: np.ndarray
-    ends: np.ndarray
+    values: NDArray[np.int64]
+    ends: NDArray[np.int64]
 
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[int]]) -> Ragged:
@@ -44,71 +45,89 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, row: int) -> np.ndarray:
+    def __getitem__(self, row: int) -> NDArray[np.int64]:
         return self.values[self.ends[row - 1] if row else 0 : self.ends[row]]
 
-    def take(self, rows: np.ndarray) -> Ragged:
+    def take(self, rows: NDArray[np.int64]) -> Ragged:
         """Gives the lists of the given rows, in that order."""
-        return Ragged.from_lists([self[row].tolist() for row in rows.tolist()])
+        lengths = self.ends[rows] - np.where(rows, self.ends[rows - 1], 0)
+        ends = np.cumsum(lengths)
+        # By how much each list moves, for each of its values.
+        shifts = np.repeat(self.ends[rows] - ends, lengths)
+        return Ragged(self.values[np.arange(len(shifts)) + shifts], ends)
 
-    def row_sums(self, amounts: np.ndarray) -> np.ndarray:
+    def row_sums(self, amounts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Sums `amounts`, one for each of `values`, over each row."""
         totals = np.concatenate([[0], np.cumsum(amounts)])
-        return np.diff(totals[np.concatenate([[0], self.ends])])
+        sums: NDArray[np.int64] = np.diff(totals[np.concatenate([[0], self.ends])])
+        return sums
 
 
-Column = np.ndarray | Ragged
+Column = NDArray[Any] | Ragged
+
+Example = tuple[str, dict[str, Any]]
+"""Key, and value by feature."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Examples(Sequence[tuple[str, dict[str, Any]]]):
-    """One split as a picklable sequence of `(key, example)`, read from an archive on demand.
+class Examples(Sequence[Example]):
+    """One split as a picklable sequence of `(key, example)`, read from its files on demand.
 
     Attributes:
-        path: The plain tar that the images are read from.
-        source: The archive that the user gave, for messages; the same but for gzip archives.
-        fingerprint: What identifies the state of `path` that the offsets belong to.
-        offsets: int64 (n,), where each image starts in `path`.
-        sizes: int64 (n,), length of each image there, in bytes.
-        checks: uint32 (n,), checksum in each member's tar header.
+        files: The files that the images are read from.
+        file: int32 (n,), which of `files` each image is in.
+        offsets: int64 (n,), where it starts there.
+        sizes: int64 (n,), its length there, in bytes.
+        checks: uint32 (n,), checksum of the header before it.
         columns: All features but the image, by name: `S` (n,) for text, bool or int64 (n,), or
             `Ragged` for lists of integers. `file_name` is always among them.
     """
 
-    path: str
-    source: str
-    fingerprint: Fingerprint
-    offsets: np.ndarray
-    sizes: np.ndarray
-    checks: np.ndarray
+    files: tuple[SourceFile, ...]
+    file: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    checks: NDArray[np.uint32]
     columns: Mapping[str, Column]
 
     @classmethod
     def from_index(
-        cls, index: ArchiveIndex, columns: Mapping[str, Column], rows: np.ndarray | None = None
+        cls,
+        index: ArchiveIndex,
+        columns: Mapping[str, Column],
+        rows: NDArray[np.int64] | None = None,
     ) -> Examples:
-        """Makes the split of some of an archive's members.
+        """Makes the split of some of the members of a copy.
 
         Args:
-            index: Index of the archive.
+            index: Index of the copy.
             columns: Features of the chosen members; see the class.
             rows: int64 (n,), which members; all of them if None.
         """
-        chosen = slice(None) if rows is None else rows
+        chosen: Any = slice(None) if rows is None else rows
         return cls(
-            path=index.path,
-            source=index.source,
-            fingerprint=index.fingerprint,
+            files=index.files,
+            file=index.file[chosen],
             offsets=index.offsets[chosen],
             sizes=index.sizes[chosen],
             checks=index.checks[chosen],
             columns=columns,
         )
 
+    @property
+    def source(self) -> str:
+        """What messages call the files."""
+        return described(self.files)
+
+    @property
+    def names(self) -> NDArray[np.bytes_]:
+        """The column `file_name`."""
+        return cast("NDArray[np.bytes_]", self.columns[FILE_NAME])
+
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def __getitem__(self, row: int) -> tuple[str, dict[str, Any]]:
+    def __getitem__(self, row: int) -> Example:  # type: ignore[override]  # slices: see `take`
         """Gives `(key, example)`; the image is JPEG bytes and the rest plain Python values."""
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a split of {len(self)} examples")
@@ -116,24 +135,24 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
             row %= len(self)
             return self._example(row, self.read_image(reader, row))
 
-    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def __iter__(self) -> Iterator[Example]:
         with self.open() as reader:
             for row, image in enumerate(self._images(reader)):
                 yield self._example(row, image)
 
-    def _example(self, row: int, image: bytes) -> tuple[str, dict[str, Any]]:
+    def _example(self, row: int, image: bytes) -> Example:
         features = {name: _plain(column[row]) for name, column in self.columns.items()}
-        return key_of(self.columns[FILE_NAME][row]).decode(), {IMAGE: image, **features}
+        return key_of(self.names[row]).decode(), {IMAGE: image, **features}
 
     def _images(self, reader: ArchiveReader) -> Iterator[bytes]:
         """Reads all images in order."""
-        members = (self.offsets, self.sizes, self.checks, self.columns[FILE_NAME])
+        members = (self.file, self.offsets, self.sizes, self.checks, self.names)
         for row, data in enumerate(reader.read_all(*members)):
             yield self._image(reader, row, data)
 
     def open(self) -> ArchiveReader:
-        """Opens the archive for `read_image`."""
-        return ArchiveReader(self.path, self.fingerprint, self.source)
+        """Gives the reader for `read_image`."""
+        return ArchiveReader(self.files)
 
     def read_image(self, reader: ArchiveReader, row: int) -> bytes:
         """Reads one image as RGB or grayscale JPEG.
@@ -142,15 +161,14 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
             ArchiveError: The archive changed or is damaged.
             ImageError: The member is no image.
         """
-        name = self.columns[FILE_NAME][row]
-        place = self.offsets.item(row), self.sizes.item(row), self.checks.item(row)
-        return self._image(reader, row, reader.read(*place, name))
+        place = self.file.item(row), self.offsets.item(row), self.sizes.item(row)
+        return self._image(reader, row, reader.read(*place, self.checks.item(row), self.names[row]))
 
     def _image(self, reader: ArchiveReader, row: int, data: bytes) -> bytes:
         try:
             return images.normalize(data)
         except ImageError as error:
-            reader.check_unchanged()  # or the image is not to blame
+            reader.check_unchanged(self.file.item(row))  # or the image is not to blame
             raise ImageError(
                 f"{self.place(row)}: {error}. Compare the archive with the published one, say by "
                 "`imagenet-family verify --checksums`, and get it again if it differs."
@@ -158,24 +176,30 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
 
     def place(self, row: int) -> str:
         """Says in words where an image lies, for messages."""
-        name = self.columns[FILE_NAME][row].decode()
-        return f"{self.source}: member {name} at offset {self.offsets[row]}"
+        source = self.files[self.file[row]].source
+        return f"{source}: member {self.names[row].decode()} at offset {self.offsets[row]}"
 
-    def take(self, rows: np.ndarray) -> Examples:
-        """Gives a split of the given rows (int64), in that order."""
+    def take(self, rows: NDArray[np.int64]) -> Examples:
+        """Gives a split of the given rows (int64), in that order, with the files that they name."""
+        files, file = self.files, self.file[rows]
+        if len(files) > 1 and len(rows):  # a split without rows is still one of these files
+            used, numbers = np.unique(file, return_inverse=True)
+            files, file = tuple(files[i] for i in used.tolist()), numbers.astype(np.int32)
         columns = {
             name: column.take(rows) if isinstance(column, Ragged) else column[rows]
             for name, column in self.columns.items()
         }
         return dataclasses.replace(
             self,
+            files=files,
+            file=file,
             offsets=self.offsets[rows],
             sizes=self.sizes[rows],
             checks=self.checks[rows],
             columns=columns,
         )
 
-    def record_sizes(self) -> np.ndarray:
+    def record_sizes(self) -> NDArray[np.int64]:
         """Gives each record's size in bytes, int64 (n,), as if no image needed conversion."""
         entries = tf_example.bytes_entry_size(IMAGE, self.sizes)
         for name, column in self.columns.items():
@@ -218,21 +242,6 @@ class Examples(Sequence[tuple[str, dict[str, Any]]]):
         values = {name: _wire(column[row]) for name, column in self.columns.items()}
         head, tail = encoder.encode(values, len(image))
         return head, image, tail
-
-
-class LazyExamples(Iterable[tuple[str, dict[str, Any]]]):
-    """A split whose archive is indexed when the split is first used."""
-
-    def __init__(self, open_: Callable[[], Examples]) -> None:
-        """Opens nothing yet.
-
-        Args:
-            open_: Gives the split.
-        """
-        self.open = functools.cache(open_)
-
-    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return iter(self.open())
 
 
 def key_of(file_name: bytes) -> bytes:

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Tags are (field number << 3 | wire type); every field here is length-delimited (wire type 2)
 # but the integers inside a packed list.
@@ -38,7 +39,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def varint_size(values: np.ndarray) -> np.ndarray:
+def varint_size(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Gives the encoded length of each of the int64 `values`, as int64 of the same shape."""
     size = np.ones(values.shape, np.int64)
     for bits in range(7, 63, 7):
@@ -47,22 +48,22 @@ def varint_size(values: np.ndarray) -> np.ndarray:
     return size
 
 
-def delimited_size(size: np.ndarray) -> np.ndarray:
+def delimited_size(size: NDArray[np.int64]) -> NDArray[np.int64]:
     """Size of a length-delimited field with a one-byte tag, from the size of its payload."""
     return 1 + varint_size(size) + size
 
 
-def _entry_size(name: str, feature_size: np.ndarray) -> np.ndarray:
+def _entry_size(name: str, feature_size: NDArray[np.int64]) -> NDArray[np.int64]:
     key_size = len(_delimited(_FIELD_1, name.encode()))
     return delimited_size(key_size + delimited_size(feature_size))
 
 
-def bytes_entry_size(name: str, sizes: np.ndarray) -> np.ndarray:
+def bytes_entry_size(name: str, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Size of the map entry of a feature that holds one byte string of each of `sizes`."""
     return _entry_size(name, delimited_size(delimited_size(sizes)))
 
 
-def ints_entry_size(name: str, packed_sizes: np.ndarray) -> np.ndarray:
+def ints_entry_size(name: str, packed_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Size of the map entry of an integer feature, from the size of its packed varints."""
     lists = np.where(packed_sizes > 0, delimited_size(packed_sizes), 0)
     return _entry_size(name, delimited_size(lists))

@@ -70,7 +70,8 @@ def confusion_pairs(labels: Labels, predictions: Any, n: int = 20) -> tuple[Conf
 
 
 def _is_first(labels: Labels, top_k: np.ndarray) -> np.ndarray:
-    return top_k[:, 0] == labels.label
+    right: np.ndarray = top_k[:, 0] == labels.label
+    return right
 
 
 def _is_in_five(labels: Labels, top_k: np.ndarray) -> np.ndarray:
@@ -79,7 +80,8 @@ def _is_in_five(labels: Labels, top_k: np.ndarray) -> np.ndarray:
             f"Top-5 accuracy needs five classes an image, best first, or logits: the predictions "
             f"have {top_k.shape[1]}."
         )
-    return (top_k[:, :TOP_K] == labels.label[:, None]).any(axis=1)
+    right: np.ndarray = (top_k[:, :TOP_K] == labels.label[:, None]).any(axis=1)
+    return right
 
 
 TOP1 = Metric("top1", "top-1", _is_first)

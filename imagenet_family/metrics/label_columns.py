@@ -243,11 +243,11 @@ def file_names(values: Any) -> tuple[str, ...]:
         values = values.tolist()
     if isinstance(values, str | bytes):
         raise EvaluationError(f"Expected a list of file names, found the single name {values!r}.")
-    names: Any = tuple(values)
-    if set(map(type, names)) <= {str}:  # the usual case, quickly
-        return names
-    values, names = names, []
-    for row, name in enumerate(values):
+    found: tuple[Any, ...] = tuple(values)
+    if set(map(type, found)) <= {str}:  # the usual case, quickly
+        return found
+    names: list[str] = []
+    for row, name in enumerate(found):
         try:
             names.append(name.decode("utf-8") if isinstance(name, bytes) else name)
         except UnicodeDecodeError:

@@ -197,27 +197,27 @@ def align(labels: Labels, predictions: Any) -> np.ndarray:
     Raises:
         EvaluationError: An image has no prediction, or a prediction no image.
     """
-    predictions = as_predictions(predictions)
-    if predictions.file_names is None:
-        if len(predictions) != len(labels):
+    found = as_predictions(predictions)
+    if found.file_names is None:
+        if len(found) != len(labels):
             raise EvaluationError(
-                f"There are {len(predictions):,} predictions for {len(labels):,} images, and no "
+                f"There are {len(found):,} predictions for {len(labels):,} images, and no "
                 "file names to tell which is which. Pass one prediction an image, in the order "
                 "of the labels, or pass the file names too."
             )
-        return predictions.top_k
-    if predictions.file_names == labels.file_name:
-        return predictions.top_k
+        return found.top_k
+    if found.file_names == labels.file_name:
+        return found.top_k
     known = set(labels.file_name)
-    extra = [name for name in predictions.file_names if name not in known]
+    extra = [name for name in found.file_names if name not in known]
     if extra:
         raise EvaluationError(
-            f"{len(extra):,} of {len(predictions):,} predictions are for images that the labels "
+            f"{len(extra):,} of {len(found):,} predictions are for images that the labels "
             f"do not have: {label_columns.some(extra)}. The labels are for "
             f"{len(labels):,} images such as {labels.file_name[0]!r}. If the predictions cover "
             "more than this dataset, pass predictions.select(labels.file_name)."
         )
-    return predictions.select(labels.file_name).top_k
+    return found.select(labels.file_name).top_k
 
 
 def _best(scores: np.ndarray, names: Sequence[str] | None, k: int) -> np.ndarray:

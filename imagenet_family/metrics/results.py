@@ -19,7 +19,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result as dicts, lists, strings, numbers, bools and None."""
-        return _plain(self)
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,8 @@ class PerClass(Result):
     def accuracy(self) -> np.ndarray:
         """float64 of shape (1000,), NaN for a class without images."""
         with np.errstate(invalid="ignore"):
-            return self.correct / self.total
+            accuracy: np.ndarray = self.correct / self.total
+        return accuracy
 
     @property
     def without_images(self) -> tuple[int, ...]:

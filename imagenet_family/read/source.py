@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import functools
+import itertools
 import operator
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ class DataSource(Sequence[dict[str, Any]]):
         """Makes a source.
 
         Args:
-            name: Dataset, config and version, as `tfds.builder` takes it.
+            name: Dataset, config and version, as `by_name` takes it.
             split: What was asked for, for `repr`.
             parts: Where the elements are; at least one.
             order: The order of the elements within each part: `'tfds'` or `'archive'`.
@@ -72,15 +73,17 @@ class DataSource(Sequence[dict[str, Any]]):
         self._rows = rows if order == TFDS_ORDER else [np.sort(chosen) for chosen in rows]
         # The features are in TFDS's order.
         self._features = sorted([IMAGE, *parts[0].table.examples.columns])
-        self._ends = np.cumsum([len(chosen) for chosen in rows], dtype=int).tolist()
+        self._ends = list(itertools.accumulate(len(chosen) for chosen in rows))
 
-    def __reduce__(self) -> tuple[Callable, tuple]:
+    def __reduce__(self) -> tuple[Callable[..., DataSource], tuple[Any, ...]]:
         return DataSource, (self._name, self._split, self._parts, self._order, self._decoders)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+    def __getitem__(  # type: ignore[override]  # no slices, as in TFDS's own data sources
+        self, index: SupportsIndex
+    ) -> dict[str, Any]:
         """Reads and decodes one element.
 
         Raises:
@@ -148,9 +151,10 @@ class DataSource(Sequence[dict[str, Any]]):
     @functools.cached_property
     def info(self) -> tfds.core.DatasetInfo:
         """What TFDS knows of the dataset, such as `features['label'].names`; imports TFDS."""
-        import tensorflow_datasets as tfds
+        from imagenet_family.datasets import by_name
 
-        return tfds.builder(self._name).info
+        info: tfds.core.DatasetInfo = by_name.builder(self._name).info
+        return info
 
     @property
     def dataset_info(self) -> tfds.core.DatasetInfo:

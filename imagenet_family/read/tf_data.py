@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from imagenet_family.datasets import by_name
 from imagenet_family.errors import UsageError
-from imagenet_family.read.opening import data_source, map_tree
+from imagenet_family.read.data_source import data_source, map_tree
 from imagenet_family.read.source import DataSource
 from imagenet_family.storage.paths import PathLike
 
@@ -20,7 +21,7 @@ _READ_TOGETHER = 32
 
 
 def as_dataset(
-    name: str,
+    name: by_name.Name,
     *,
     split: Any = None,
     manual_dir: PathLike | None = None,

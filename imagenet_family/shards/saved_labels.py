@@ -1,24 +1,23 @@
 """The labels of a prepared split, saved, so that its records are read for them only once.
 
-A file is NumPy's `.npz`, read without pickle. It holds by what each shard was recognised when it
-was read: as soon as one of them is another, of other labels or not, it is of no use.
+A file holds by what each shard was recognised when it was read: as soon as one of them is another,
+of other labels or not, it is of no use.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from absl import logging
 
 from imagenet_family.copies import saved_index
+from imagenet_family.examples import codec
 from imagenet_family.examples.table import Column, Ragged
 from imagenet_family.shards.prepared import PreparedSplit, shard_stamps
 from imagenet_family.storage import files
-from imagenet_family.storage.npz import DAMAGED
+from imagenet_family.storage.arrays import ArraysError
 from imagenet_family.storage.paths import absolute, join
 
 _FORMAT = 2
@@ -40,44 +39,36 @@ def load(folder: str, plan: PreparedSplit, state: str) -> dict[str, Column] | No
     path = _path(folder, plan)
     try:
         raw = files.read_bytes(path, limit=_MAX_BYTES)
-        with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-            if arrays["identity"].item() != state:
-                return None
-            columns: dict[str, Any] = {}
-            for name in arrays.files:
-                feature, _, part = name.partition("/")
-                if part == "ends":
-                    columns[feature] = Ragged(arrays[f"{feature}/values"], arrays[name])
-                elif part == "rows":
-                    columns[feature] = arrays[name]
-        if any(len(column) != plan.num_examples for column in columns.values()):
-            raise ValueError("it has another number of examples")
-        return columns
+        found = codec.decode_columns(raw)
+        if found.note.get("state") != state:
+            return None
+        if any(len(column) != plan.num_examples for column in found.table.values()):
+            raise ArraysError("it has another number of examples")
+        return found.table
     except FileNotFoundError:
         return None
-    except (OSError, *DAMAGED) as error:
+    except (OSError, ValueError) as error:
         logging.warning("The saved labels %s cannot be read: %s", path, error)
         return None
 
 
 def save(folder: str, plan: PreparedSplit, state: str, columns: Mapping[str, Column]) -> None:
     """Saves the columns of a split; failing to is only a warning."""
-    arrays = {"identity": np.array(state)}
-    for name, column in sorted(columns.items()):
-        if isinstance(column, Ragged):
-            arrays[f"{name}/values"], arrays[f"{name}/ends"] = column.values, column.ends
-        else:
-            is_text = column.dtype.kind == "S"  # then as wide as its longest
-            arrays[f"{name}/rows"] = np.array(column.tolist()) if is_text else column
-    out = io.BytesIO()
-    np.savez(out, **arrays)
+    narrow = {
+        name: column
+        if isinstance(column, Ragged) or column.dtype.kind != "S"
+        else np.array(column.tolist(), "S")  # as wide as its longest
+        for name, column in sorted(columns.items())
+    }
+    encoded = codec.encode_columns(narrow, {"state": state})
     path = _path(folder, plan)
     try:
         files.make_folder(folder)
-        files.write_bytes(path, out.getvalue())
+        with files.whole_file(path) as file:
+            file.writelines(encoded.pieces)
     except Exception as error:  # each object store has exceptions of its own
         logging.warning("The labels of %s could not be saved as %s: %s", plan.split, path, error)
 
 
 def _path(folder: str, plan: PreparedSplit) -> str:
-    return join(folder, saved_index.cache_name(absolute(plan.paths[0]), ".labels.npz"))
+    return join(folder, saved_index.cache_name(absolute(plan.paths[0]), ".labels"))

@@ -9,6 +9,8 @@ import dataclasses
 import errno
 import os
 import stat
+import weakref
+from typing import cast
 
 from imagenet_family.errors import ArchiveError, MissingFileError, UsageError
 from imagenet_family.storage import stores
@@ -30,7 +32,7 @@ class Fingerprint:
     tag: str
 
 
-def open_file(path: str) -> "LocalFile | RemoteFile":
+def open_file(path: str) -> "File":
     """Opens an absolute path or URL for positioned reads.
 
     Raises:
@@ -41,7 +43,7 @@ def open_file(path: str) -> "LocalFile | RemoteFile":
 
 
 class LocalFile:
-    """A local file. Reads may come from several threads."""
+    """A local file, closed when it is dropped. Reads may come from several threads."""
 
     is_remote = False
 
@@ -56,6 +58,8 @@ class LocalFile:
             self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
             raise _open_error(path, error) from error
+        self._closing = weakref.finalize(self, os.close, self._fd)
+        self._closing.atexit = False
         self.size = os.fstat(self._fd).st_size
 
     def fingerprint(self) -> Fingerprint:
@@ -114,9 +118,8 @@ class LocalFile:
 
     def close(self) -> None:
         """Closes the file."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._fd = -1
+        self._closing()
 
 
 class RemoteFile:
@@ -148,6 +151,9 @@ class RemoteFile:
     def expect_scattered_reads(self) -> None:
         """Does nothing: range requests fetch only what is asked for."""
 
+    def will_read(self, offset: int, length: int) -> None:
+        """Does nothing: a request would have to wait for its answer."""
+
     def read(self, offset: int, length: int) -> bytes:
         """Returns `length` bytes from `offset`, fewer only where the object ends.
 
@@ -158,9 +164,10 @@ class RemoteFile:
         if offset >= end:
             return b""
         try:
-            return stores.retried(lambda: self._fs.cat_file(self._name, start=offset, end=end))
+            data = stores.retried(lambda: self._fs.cat_file(self._name, start=offset, end=end))
         except Exception as error:
             raise _read_error(self.path, offset, length, error) from error
+        return cast(bytes, data)
 
     def read_member(self, offset: int, size: int, header: int) -> tuple[bytes, bytes]:
         """Returns the `header` bytes before `offset`, and `size` bytes from there.
@@ -177,6 +184,9 @@ class RemoteFile:
 
     def close(self) -> None:
         """Does nothing: the connection belongs to fsspec."""
+
+
+File = LocalFile | RemoteFile
 
 
 def _open_error(path: str, error: Exception) -> ArchiveError | MissingFileError:

@@ -12,13 +12,14 @@ import os
 import re
 from collections.abc import Iterable
 
-from etils import epath
-
 from imagenet_family import DATASETS, progress
 from imagenet_family.build import processes
-from imagenet_family.errors import BuildError, ImagenetFamilyError, MissingFileError, UsageError
+from imagenet_family.datasets import by_name
+from imagenet_family.errors import BuildError, ImagenetFamilyError, MissingFileError
 from imagenet_family.shards import check_shard, manifest
 from imagenet_family.shards.digest import ShardResult
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join, name_of, parent_of
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _BUILD_AGAIN = "Build the dataset again, with --overwrite"
@@ -80,20 +81,20 @@ class _ShardTask:
     recorded: ShardResult | None
 
 
-def find(data_dir: epath.PathLike, names: Iterable[str] = ()) -> list[epath.Path]:
+def find(data_dir: PathLike, names: Iterable[str] = ()) -> list[str]:
     """Finds prepared datasets of the family.
 
     Args:
         data_dir: What TFDS calls data_dir.
         names: Datasets, with or without config and version (`'imagenet_v2/topimages:3.0.0'`); all
-            of the family if there are none.
+            of the family if there are none. Also those of your own, by their Python file.
 
     Raises:
-        UsageError: A name is not one of the family.
+        UsageError: A name is not that of a dataset.
         MissingFileError: There is no such folder, or no such dataset in it.
         BuildError: A folder cannot be read.
     """
-    root = epath.Path(data_dir)
+    root = os.fspath(data_dir)
     try:
         return _find(root, list(names))
     except ImagenetFamilyError:
@@ -105,18 +106,17 @@ def find(data_dir: epath.PathLike, names: Iterable[str] = ()) -> list[epath.Path
         ) from error
 
 
-def _find(root: epath.Path, names: list[str]) -> list[epath.Path]:
-    if not root.is_dir():
+def _find(root: str, names: list[str]) -> list[str]:
+    if not files.is_folder(root):
         raise MissingFileError(f"{root} is not a folder. Say which data_dir the datasets are in.")
     found = []
     for name in names or list(DATASETS):
-        path, _, version = name.partition(":")
-        if path.partition("/")[0] not in DATASETS:
-            raise UsageError(f"There is no dataset {name!r}; there are {', '.join(DATASETS)}.")
+        request = by_name.resolve(name)
+        path = f"{request.name}/{request.config}" if request.config else request.name
         here = [
             folder
-            for folder in _versions(root / path)
-            if fnmatch.fnmatchcase(folder.name, version or "*")
+            for folder in _versions(join(root, path))
+            if fnmatch.fnmatchcase(name_of(folder), request.version or "*")
         ]
         if names and not here:
             raise MissingFileError(f"{root} holds no prepared dataset {name}. Build it first.")
@@ -127,7 +127,7 @@ def _find(root: epath.Path, names: list[str]) -> list[epath.Path]:
 
 
 def check(
-    folder: epath.PathLike, *, workers: int | None = None, show_progress: bool = True
+    folder: PathLike, *, workers: int | None = None, show_progress: bool = True
 ) -> PreparedReport:
     """Checks one prepared dataset.
 
@@ -138,7 +138,7 @@ def check(
     """
     import tensorflow_datasets as tfds
 
-    folder = epath.Path(folder)
+    folder = os.fspath(folder)
     try:
         info = tfds.builder_from_directory(folder).info
         file_format = info.file_format.value
@@ -151,7 +151,7 @@ def check(
             f"{folder}: the description of the dataset cannot be read ({type(error).__name__}: "
             f"{error}). {_BUILD_AGAIN}."
         )
-        return PreparedReport(_name_of(folder), os.fspath(folder), None, (), False, (problem,))
+        return PreparedReport(_name_of(folder), folder, None, (), False, (problem,))
     recorded, problems = _recorded(folder)
     tasks = [
         _ShardTask(
@@ -191,31 +191,33 @@ def check(
             )
     full_name = info.full_name
     return PreparedReport(
-        full_name, os.fspath(folder), file_format, shards, recorded is not None, tuple(problems)
+        full_name, folder, file_format, shards, recorded is not None, tuple(problems)
     )
 
 
-def _name_of(folder: epath.Path) -> str:
+def _name_of(folder: str) -> str:
     """Gives dataset, config and version as far as a folder's path tells them."""
-    parts = folder.parts[-3:]  # <dataset>/<config>/<version>, or without a config
+    above = parent_of(folder)  # <dataset>/<config>/<version>, or without a config
+    parts = [name_of(parent_of(above)), name_of(above), name_of(folder)]
     return "/".join(parts if parts[0] in DATASETS else parts[1:])
 
 
-def _versions(folder: epath.Path) -> list[epath.Path]:
+def _versions(folder: str) -> list[str]:
     """Gives the prepared versions of a dataset or of a config, or of all its configs."""
-    if not folder.is_dir():
+    if not files.is_folder(folder):
         return []
     found = []
-    for path in sorted(folder.iterdir(), key=os.fspath):
-        if _VERSION.fullmatch(path.name):
+    for name in files.listing(folder):
+        path = join(folder, name)
+        if _VERSION.fullmatch(name):
             found.append(path)
-        elif not path.name.startswith(("partial.", "incomplete.", ".")) and path.is_dir():
-            below = sorted(path.iterdir(), key=os.fspath)
-            found += [version for version in below if _VERSION.fullmatch(version.name)]
+        elif not name.startswith(("partial.", "incomplete.", ".")) and files.is_folder(path):
+            below = files.listing(path)
+            found += [join(path, version) for version in below if _VERSION.fullmatch(version)]
     return found
 
 
-def _recorded(folder: epath.Path) -> tuple[manifest.Splits | None, list[str]]:
+def _recorded(folder: str) -> tuple[manifest.Splits | None, list[str]]:
     """Gives what the manifest records, None without one, and what is wrong with it."""
     try:
         return manifest.read(folder).splits, []
@@ -226,7 +228,7 @@ def _recorded(folder: epath.Path) -> tuple[manifest.Splits | None, list[str]]:
 
 
 def _check_shard(task: _ShardTask) -> ShardReport:
-    if not epath.Path(task.path).exists():
+    if not files.exists(task.path):
         problem = f"{task.path} is missing. {_BUILD_AGAIN}."
         return ShardReport(task.split, task.path, None, None, None, (problem,))
     check = check_shard(task.path, task.file_format, task.recorded)

@@ -224,7 +224,7 @@ def test_ctrl_c_stops_at_once_and_the_same_command_goes_on(tmp_path):
 
     def begun():
         try:
-            return any(tmp_path.rglob("partial.*/*.json"))
+            return any(tmp_path.rglob("partial.*.notes/*.json"))
         except FileNotFoundError:  # removed while it was looked into
             return False
 
@@ -238,8 +238,10 @@ def test_ctrl_c_stops_at_once_and_the_same_command_goes_on(tmp_path):
     assert "Traceback" not in stderr
     assert not list(tmp_path.rglob("dataset_info.json"))
     # A shard is finished when there is the note of what it holds.
-    notes = tmp_path.rglob("partial.*/*-of-00040.json")
-    finished = {note.stem: note.with_suffix("").stat().st_ino for note in notes}
+    notes = tmp_path.rglob("partial.*.notes/*-of-00040.json")
+    finished = {
+        note.stem: (note.parent.with_suffix("") / note.stem).stat().st_ino for note in notes
+    }
     assert 0 < len(finished) < 80
     assert command("build", *arguments).returncode == 0
     (dataset,) = tmp_path.rglob("dataset_info.json")

@@ -63,7 +63,7 @@ def bytes_read(requests) -> int:
 def test_index_and_members(folder, requests, data):
     path = put(f"{folder}/a.tar", data)
     index = index_archive(path, progress=False)
-    assert index.path == index.source == path
+    assert index.files[0].path == index.source == path
     assert bytes_read(requests) < len(data) / 10, "only headers were read"
     requests.clear()
     assert indexed_members(index) == tarfile_members(data)
@@ -96,7 +96,7 @@ def test_gzip_into_a_remote_folder(folder):
     path = put(f"{folder}/a.tar.gz", gzip.compress(NESTED, 1))
     index = index_archive(path, cache_dir=f"{folder}/cache", progress=False)
     assert index.source == path
-    assert index.path.startswith(f"{folder}/cache/")
+    assert index.files[0].path.startswith(f"{folder}/cache/")
     assert indexed_members(index) == tarfile_members(NESTED)
     put(path, gzip.compress(FLAT, 1))
     index = index_archive(path, cache_dir=f"{folder}/cache", progress=False)
@@ -116,8 +116,8 @@ def test_damage_and_absence(folder):
 def test_changed_object(folder):
     path = put(f"{folder}/a.tar", NESTED)
     index = index_archive(path, progress=False)
-    reader = ArchiveReader(index.path, index.fingerprint, index.source)
-    first = index.offsets[0], index.sizes[0], index.checks[0]
+    reader = ArchiveReader(index.files)
+    first = 0, index.offsets[0], index.sizes[0], index.checks[0]
     reader.read(*first)
     put(path, pack(ENTRIES[::-1]))
     with pytest.raises(ArchiveError, match="changed since it was indexed"):
@@ -195,12 +195,12 @@ class TestS3:
         fs.pipe_file("bucket/train.tar", NESTED)
         path = epath.Path("s3://bucket/train.tar")
         index = index_archive(path, cache_dir=tmp_path / "cache", progress=False, workers=8)
-        assert index.path == "s3://bucket/train.tar"
+        assert index.files[0].path == "s3://bucket/train.tar"
         assert indexed_members(index) == tarfile_members(NESTED)
         again = index_archive(path, cache_dir=tmp_path / "cache", progress=False)
-        assert again.fingerprint == index.fingerprint
+        assert again.files == index.files
         fs.pipe_file("bucket/train.tar", NESTED[:20_000] + b"x" + NESTED[20_001:])
-        assert index_archive(path, progress=False).fingerprint != index.fingerprint
+        assert index_archive(path, progress=False).files != index.files
 
     def test_cache_in_the_bucket(self, fs):
         fs.pipe_file("bucket/v2.tar.gz", gzip.compress(FLAT, 1))
@@ -215,8 +215,8 @@ class TestS3:
             from etils import epath
             from imagenet_family.copies import ArchiveReader, index_archive
             index = index_archive(epath.Path("s3://bucket/small.tar"), progress=False)
-            with ArchiveReader(index.path, index.fingerprint) as reader:
-                print(len(reader.read(index.offsets[1], index.sizes[1], index.checks[1])))
+            with ArchiveReader(index.files) as reader:
+                print(len(reader.read(0, index.offsets[1], index.sizes[1], index.checks[1])))
             print("tensorflow" in sys.modules)
         """
         done = subprocess.run(

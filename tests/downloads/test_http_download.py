@@ -14,18 +14,6 @@ OTHER = random.Random(1).randbytes(500_000)
 
 
 @pytest.fixture
-def server():
-    with running_file_server() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    retries = http_download.RETRIES.new(backoff_factor=0.001)
-    monkeypatch.setattr(http_download, "RETRIES", retries)
-
-
-@pytest.fixture
 def partial(tmp_path):
     return tmp_path / "file.partial"
 
@@ -46,16 +34,17 @@ def get_beginning(server, partial, **options):
     server.requests.clear()
 
 
-def test_whole_file(server, partial):
-    server.add("a.tar", CONTENT)
-    assert get(server.url("a.tar"), partial, len(CONTENT)) == CONTENT
-    assert get(server.url("a.tar"), partial, len(CONTENT)) == CONTENT
+@pytest.mark.parametrize("content", [CONTENT, b""])
+def test_whole_file(server, partial, content):
+    server.add("a.tar", content)
+    assert get(server.url("a.tar"), partial) == content
     assert [request.range for request in server.requests] == [None]
 
 
-def test_empty_file(server, partial):
-    server.add("a.tar", b"")
-    assert get(server.url("a.tar"), partial) == b""
+def test_what_has_the_size_already_is_not_asked_for(server, partial):
+    partial.write_bytes(CONTENT)
+    assert get(server.url("a.tar"), partial, len(CONTENT)) == CONTENT
+    assert server.requests == []
 
 
 def test_goes_on_where_it_broke_off(server, partial):
@@ -156,6 +145,14 @@ def test_a_server_that_never_gets_further_is_given_up(server, partial):
     assert len(server.requests) == http_download.ATTEMPTS + 1
 
 
+def test_a_server_that_never_answers_is_given_up_soon(server, partial, monkeypatch):
+    monkeypatch.setattr(http_download, "TIMEOUT", (5, 0.1))
+    server.add("a.tar", CONTENT, faults=["hang"] * 100)
+    with pytest.raises(DownloadError, match="timed out"):
+        get(server.url("a.tar"), partial)
+    assert len(server.requests) == 2
+
+
 def test_a_silent_server_is_asked_again(server, partial, monkeypatch):
     monkeypatch.setattr(http_download, "TIMEOUT", (5, 0.3))
     server.add("a.tar", CONTENT, faults=["hang"])
@@ -183,15 +180,13 @@ def test_missing_file_is_an_error_at_once(server, partial):
     assert not partial.exists()
 
 
-def test_a_certificate_that_is_none_is_an_error_at_once(server, partial):
+def test_certificates_that_cannot_be_used_are_an_error_at_once(server, partial, monkeypatch):
+    url = server.url("a.tar").replace("http:", "https:")
     with pytest.raises(DownloadError, match="SSL"):
-        get(server.url("a.tar").replace("http:", "https:"), partial)
-
-
-def test_certificates_that_are_not_there_are_an_error_at_once(server, partial, monkeypatch):
+        get(url, partial)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nonexistent.pem")
     with pytest.raises(DownloadError, match=r"/nonexistent\.pem"):
-        get(server.url("a.tar").replace("http:", "https:"), partial)
+        get(url, partial)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/a.tar", "http://a:b/c"])

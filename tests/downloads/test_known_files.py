@@ -105,11 +105,3 @@ def test_a_folder_that_cannot_be_written_only_costs_time(path, check, tmp_path):
     path.write_bytes(b"CONTENT")
     with pytest.raises(DownloadError):
         check()
-
-
-@pytest.mark.parametrize(("value", "wanted"), [("0", False), ("1", True), (None, True)])
-def test_verify_by_default(monkeypatch, value, wanted):
-    monkeypatch.delenv("IMAGENET_FAMILY_VERIFY_CHECKSUMS", raising=False)
-    if value is not None:
-        monkeypatch.setenv("IMAGENET_FAMILY_VERIFY_CHECKSUMS", value)
-    assert known_files.verify_by_default() is wanted

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.utils import shard_utils
 
-from imagenet_family.copies import Fingerprint
+from imagenet_family.copies import Fingerprint, SourceFile
 from imagenet_family.copies.tar.walk import Members
 from imagenet_family.errors import BuildError, DuplicateKeyError
 from imagenet_family.examples.plan import hash_order, plan_split
@@ -24,9 +24,8 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 def make_examples(names, sizes=None):
     count = len(names)
     return Examples(
-        path="/archives/a.tar",
-        source="/archives/a.tar",
-        fingerprint=FINGERPRINT,
+        files=(SourceFile("/archives/a.tar", "/archives/a.tar", FINGERPRINT),),
+        file=np.zeros(count, np.int32),
         offsets=np.arange(count) * 1024 + 512,
         sizes=np.array(sizes if sizes is not None else range(count), np.int64),
         checks=np.zeros(count, np.uint32),
@@ -93,6 +92,18 @@ def test_of_duplicates_the_first_is_kept_or_an_error_names_both():
     plan = plan_split("train", examples, one_shard, ignore_duplicates=True)
     assert sorted(plan.order.tolist()) == [0, 1, 3]
     assert plan.num_bytes == int(examples.record_sizes()[[0, 1, 3]].sum())
+
+
+def test_of_duplicates_in_two_files_both_are_named():
+    examples = make_examples(["b.JPEG", "a.JPEG", "b.JPEG"])
+    files = tuple(
+        SourceFile(f"/archives/{name}.tar", f"/archives/{name}.tar", FINGERPRINT) for name in "xy"
+    )
+    examples = dataclasses.replace(examples, files=files, file=np.array([0, 0, 1], np.int32))
+    with pytest.raises(
+        DuplicateKeyError, match=r"x\.tar: .*b\.JPEG .* offsets 512 and 2560 of /archives/y\.tar"
+    ):
+        plan_split("train", examples, one_shard)
 
 
 def test_max_examples_takes_the_first_of_the_archive():

@@ -28,11 +28,6 @@ VALIDATION = "ILSVRC2012_img_val.tar"
 SKIP = {"image": tfds.decode.SkipDecoding()}
 
 
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
-    return data_source_lib.Datasets(tmp_path_factory.mktemp("family"))
-
-
 @pytest.fixture
 def own(tmp_path):
     """A family of its own, for tests that change archives."""
@@ -160,9 +155,8 @@ def compare_trees(mine, theirs):
 @pytest.mark.parametrize("instruction", ["train[:2shard]", "train[1shard]", "train[-1shard:]"])
 def test_slices_of_shards(datasets, instruction):
     prepared = datasets.prepared("imagenet2012")
-    lengths = {name: split.shard_lengths for name, split in prepared.info.splits.items()}
-    assert len(lengths["train"]) == 3
-    ((split, start, stop),) = tfds_internals.absolute_slices(instruction, lengths)
+    assert len(prepared.info.splits["train"].shard_lengths) == 3
+    ((split, start, stop),) = tfds_internals.absolute_slices(instruction, prepared.info.splits)
     all_names = names_in(prepared.as_data_source(split, decoders=SKIP))
     theirs = prepared.as_data_source(instruction, decoders=SKIP)
     assert all_names[start:stop] == names_in(theirs)
@@ -363,7 +357,7 @@ def test_an_image_that_cannot_be_decoded(own):
 def test_the_public_name_survives_the_import_of_every_module():
     code = (
         "import imagenet_family, sys; assert 'tensorflow_datasets' not in sys.modules;"
-        "import imagenet_family.read.source, imagenet_family.read.opening;"
+        "import imagenet_family.read.source, imagenet_family.read.data_source;"
         "assert callable(imagenet_family.data_source)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,15 +17,11 @@ from tensorflow_datasets.proto import tf_example_pb2
 from imagenet_family import evaluation
 from imagenet_family.build import staging
 from imagenet_family.errors import BuildError
+from imagenet_family.examples import codec
 from imagenet_family.shards import prepared_labels, saved_labels
 from imagenet_family.shards.prepared import PreparedSplit, parse_record, source_digest
 
 NAMES = evaluation_lib.NAMES
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return evaluation_lib.Models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module", params=["tfrecord", "array_record"])
@@ -128,7 +124,7 @@ def prepared(models, tmp_path):
         return split.labels.file_name, split.labels.label.tolist(), sets, split.image(7)
 
     expected = read()
-    (saved,) = (folder / "ours" / "downloads" / "imagenet_family").glob("*.labels.npz")
+    (saved,) = (folder / "ours" / "downloads" / "imagenet_family").glob("*.labels")
     return folder / "ours" / "imagenet2012_real" / "1.0.0", saved, read, expected
 
 
@@ -149,7 +145,7 @@ def test_a_build_saves_the_labels_that_its_records_would_give(
     )
     name = f"{dataset}/{config}" if config else dataset
     saved = tmp_path / "ours" / "downloads" / "imagenet_family"
-    built = {path: path.read_bytes() for path in saved.glob("*.labels.npz")}
+    built = {path: path.read_bytes() for path in saved.glob("*.labels")}
     assert len(built) == (2 if dataset == "imagenet2012_multilabel" else 1)
     with monkeypatch.context() as patch:
         patch.setattr(prepared_labels, "_read", None)
@@ -157,7 +153,7 @@ def test_a_build_saves_the_labels_that_its_records_would_give(
     for path in built:
         path.unlink()
     evaluation.read_splits(name, data_dir=tmp_path / "ours")
-    assert {path: path.read_bytes() for path in saved.glob("*.labels.npz")} == built
+    assert {path: path.read_bytes() for path in saved.glob("*.labels")} == built
 
 
 def test_a_build_saves_no_labels_of_a_dataset_that_another_one_built(models, tmp_path, monkeypatch):
@@ -239,7 +235,7 @@ def evil_npz(identity):
         lambda data: data[: len(data) // 2],
         lambda data: data[:400] + bytes([data[400] ^ 1]) + data[401:],
         lambda data: pickle.dumps(Evil()),
-        lambda data: evil_npz(np.load(io.BytesIO(data))["identity"]),
+        lambda data: evil_npz(codec.decode_columns(data).note["state"]),
     ],
     ids=["empty", "cut", "one bit", "pickle", "pickle in npz"],
 )

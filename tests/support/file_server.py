@@ -147,7 +147,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         step = 1 << 14
         for offset in range(0, len(body), step):
             piece = body[offset : offset + step]
+            request.sent += len(piece)  # first, as the client may be done before this thread is
             self.wfile.write(piece)
-            request.sent += len(piece)
             if served.bytes_per_second and not self.server.closing.is_set():
                 time.sleep(len(piece) / served.bytes_per_second)

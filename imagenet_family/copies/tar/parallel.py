@@ -8,15 +8,15 @@ is measured as the walk goes, and threads are used where reads turn out to wait.
 import collections
 import concurrent.futures
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from imagenet_family.copies.tar import headers
-from imagenet_family.copies.tar.walk import Members, Region, RegionWalk
+from imagenet_family.copies.tar import headers, links
+from imagenet_family.copies.tar.walk import Members, Part, Region, RegionWalk, Skipped
 from imagenet_family.errors import ArchiveError
-from imagenet_family.storage.reads import LocalFile, RemoteFile
+from imagenet_family.storage.reads import File
 
 DEFAULT_WORKERS = 64
 _SLOW_SECONDS_PER_HEADER = 20e-6
@@ -28,12 +28,12 @@ _MAX_SCAN = 4 << 20
 
 
 def walk_archive(
-    file: LocalFile | RemoteFile,
+    file: File,
     source: str,
     on_progress: Callable[[int, int], None],
     workers: int | None,
-) -> Members:
-    """Returns the regular members of an archive and of the tars in it.
+) -> tuple[Members, list[Skipped]]:
+    """Returns the files of an archive and of the tars in it, and what was left out.
 
     Args:
         file: The archive.
@@ -50,10 +50,13 @@ def walk_archive(
         walker = _ArchiveWalk(file, source, on_progress, workers, pool)
         outer = walker.outer()
         nested = iter(walker.nested([part for part in outer if isinstance(part, Region)]))
-        parts: list[Members] = []
-        for part in outer:
-            parts.extend(next(nested) if isinstance(part, Region) else [part])
-    return _join(parts)
+        parts: list[Part] = []
+        for part in links.resolve(outer, source):
+            if isinstance(part, Region):
+                parts += links.resolve(next(nested), source)
+            else:
+                parts.append(part)
+    return _join(_members(parts)), [part for part in parts if isinstance(part, Skipped)]
 
 
 class _Segment(NamedTuple):
@@ -61,7 +64,7 @@ class _Segment(NamedTuple):
 
     start: int
     end: int | None
-    parts: list[Members | Region]
+    parts: list[Part]
 
 
 class _ArchiveWalk:
@@ -69,7 +72,7 @@ class _ArchiveWalk:
 
     def __init__(
         self,
-        file: LocalFile | RemoteFile,
+        file: File,
         source: str,
         on_progress: Callable[[int, int], None],
         workers: int,
@@ -81,7 +84,7 @@ class _ArchiveWalk:
         self._workers = workers
         self._pool = pool
 
-    def outer(self) -> list[Members | Region]:
+    def outer(self) -> list[Part]:
         """Walks the archive's own headers, in segments where that pays."""
         region = Region(0, self._file.size, "", nested=False)
         walk = self._region_walk(region)
@@ -108,7 +111,7 @@ class _ArchiveWalk:
             walk.run(position)
         return walk.parts
 
-    def nested(self, regions: list[Region]) -> Iterable[list[Members]]:
+    def nested(self, regions: list[Region]) -> Iterable[list[Part]]:
         """Yields the parts of each region, in order."""
         pending = collections.deque(regions)
         slow = self._file.is_remote
@@ -126,13 +129,13 @@ class _ArchiveWalk:
     def _region_walk(self, region: Region) -> RegionWalk:
         return RegionWalk(self._file, self._source, region, self._on_progress)
 
-    def _whole(self, region: Region) -> list[Members]:
+    def _whole(self, region: Region) -> list[Part]:
         walk = self._region_walk(region)
         walk.run(region.start)
         return walk.parts
 
-    def _is_slow(self, parts: list[Members], began: float) -> bool:
-        headers_read = 1 + sum(len(part.sizes) for part in parts)
+    def _is_slow(self, parts: Sequence[Part], began: float) -> bool:
+        headers_read = 1 + _counts(parts)[0]
         seconds = time.perf_counter() - began
         return self._workers > 1 and (
             self._file.is_remote or seconds > _SLOW_SECONDS_PER_HEADER * headers_read
@@ -174,8 +177,12 @@ class _ArchiveWalk:
         return None
 
 
-def _counts(parts: list[Members | Region]) -> tuple[int, int]:
-    members = [part for part in parts if isinstance(part, Members)]
+def _members(parts: Iterable[Part]) -> list[Members]:
+    return [part for part in parts if isinstance(part, Members)]
+
+
+def _counts(parts: Iterable[Part]) -> tuple[int, int]:
+    members = _members(parts)
     return sum(len(part.sizes) for part in members), sum(int(part.sizes.sum()) for part in members)
 
 

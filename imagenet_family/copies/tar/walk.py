@@ -9,11 +9,12 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imagenet_family.copies.tar import headers
 from imagenet_family.copies.tar.headers import BLOCK, ZEROS, HeaderError, padded
 from imagenet_family.errors import ArchiveError
-from imagenet_family.storage.reads import LocalFile, RemoteFile
+from imagenet_family.storage.reads import File
 
 _BATCH = 4096
 _MAX_EXTENSION = 1 << 20
@@ -24,6 +25,7 @@ _MAX_TRAILER = 1 << 20
 NO_STOP = 1 << 62
 """Beyond every archive: walk to the end of the region."""
 
+_UNWANTED = "hidden files and back-ups"
 _FETCH_AGAIN = "Compare its size and checksum with the original's and fetch it again"
 
 
@@ -46,14 +48,61 @@ class Region:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Members:
-    """Regular members in archive order, as columns (see `ArchiveIndex`)."""
+    """Regular members of an archive, in archive order, as columns.
+
+    The members of a tar inside the archive stand where that tar stands. Names may repeat.
+
+    Attributes:
+        directories: Distinct parent paths, '' for the root. A tar `a/b.tar` inside the archive
+            appears as directory 'a/b'.
+        directory: int32 (n,), index into `directories`.
+        names: 'S<width>' (n,), base names in UTF-8.
+        offsets: int64 (n,), where the data begins in the archive.
+        sizes: int64 (n,), bytes of data.
+        checks: uint32 (n,), by which the header before the data is recognised (Adler-32 of it).
+    """
 
     directories: tuple[str, ...]
-    directory: np.ndarray
-    names: np.ndarray
-    offsets: np.ndarray
-    sizes: np.ndarray
-    checks: np.ndarray
+    directory: NDArray[np.int32]
+    names: NDArray[np.bytes_]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    checks: NDArray[np.uint32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A link, which stands for the file that it names.
+
+    Attributes:
+        position: Offset of its header.
+        path: Its path in the archive.
+        target: Path of what it names there.
+        symbolic: Whether it is a symbolic link.
+    """
+
+    position: int
+    path: str
+    target: str
+    symbolic: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """Entries that are left out.
+
+    Attributes:
+        kind: What they are, in words.
+        count: How many.
+        first: The path of one of them.
+    """
+
+    kind: str
+    count: int
+    first: str
+
+
+Part = Members | Region | Link | Skipped
 
 
 class RegionWalk:
@@ -61,7 +110,7 @@ class RegionWalk:
 
     def __init__(
         self,
-        file: LocalFile | RemoteFile,
+        file: File,
         source: str,
         region: Region,
         on_progress: Callable[[int, int], None],
@@ -74,7 +123,7 @@ class RegionWalk:
             region: The tar to walk through.
             on_progress: Called with (members, bytes of them) now and then.
         """
-        self.parts: list[Members | Region] = []
+        self.parts: list[Part] = []
         self._read = file.read
         self._source = source
         self._region = region
@@ -98,32 +147,33 @@ class RegionWalk:
         read, region_end, outer = self._read, self._region.end, not self._region.nested
         add_header, add_offset = self._headers.append, self._offsets.append
         add_size = self._sizes.append
+        at: int | None = position
         try:
-            while position is not None and position < stop:
-                header = read(position, BLOCK)
+            while at is not None and at < stop:
+                header = read(at, BLOCK)
                 # The usual member, in as few steps as possible: its fields are verified by the
                 # batch. A wrong size leads nowhere good, and the batch is told before that.
                 try:
                     size = int(header[124:135], 8)
-                    data = position + BLOCK
+                    data = at + BLOCK
                     following = data + ((size + 511) & -512)
                     usual = header[156] == 0x30 and size >= 0 and following <= region_end
                     usual = usual and header[135] <= 0x20 and len(header) == BLOCK
                 except (ValueError, IndexError):
                     usual = False
                 if not usual or (outer and b".tar" in header[:100]):
-                    position = self._step(position, header)
+                    at = self._step(at, header)
                     continue
                 add_header(header)
                 add_offset(data)
                 add_size(size)
-                position = following
+                at = following
                 if len(self._headers) >= _BATCH:
                     self._flush()
         finally:
             # A bad header before the place of the error is the cause of it and is told instead.
             self._flush()
-        return position
+        return at
 
     def _step(self, position: int, block: bytes) -> int | None:
         """Takes one entry with its extension headers; returns the next header's offset.
@@ -132,7 +182,7 @@ class RegionWalk:
             position: Offset of the entry.
             block: What was read there, perhaps less than a header.
         """
-        path = size = None
+        said = headers.Extension()
         extended = False
         while True:
             self._check_block(position, block)
@@ -147,49 +197,49 @@ class RegionWalk:
                 if header.type not in _EXTENSIONS:
                     break
                 extended = True
-                found_path, found_size = self._extension(header, data)
-                if (path and found_path not in (None, path)) or (
-                    size is not None and found_size not in (None, size)
-                ):
-                    raise HeaderError("one path and one size for a member", "two that differ")
+                said = _merged(said, self._extension(header, data))
             except HeaderError as error:
                 foreign = position == self._region.start and block[257:262] != b"ustar"
                 told = self._no_tar(block) if foreign else error
                 raise self._header_error(told, position) from None
-            path = found_path if path is None else path
-            size = found_size if size is None else size
             position = data + padded(header.size)
             block = self._read(position, BLOCK)
         try:
-            return self._member(header, path, size, position, block)
+            return self._member(header, said, position, block)
         except HeaderError as error:
-            raise self._header_error(error, position, path or header.name) from None
+            raise self._header_error(error, position, said.path or header.name) from None
 
     def _member(
         self,
         header: headers.Header,
-        path: bytes | None,
-        size: int | None,
+        said: headers.Extension,
         position: int,
         block: bytes,
     ) -> int:
-        """Takes the entry proper, whose extension headers said `path` and `size`."""
+        """Takes the entry proper, of which its extension headers have said something."""
         data = position + BLOCK
         if header.type == headers.GNU_SPARSE:
             raise headers.sparse_error()
-        name = header.name if path is None else path
+        name = header.name if said.path is None else said.path
         # Before POSIX a slash at the end was all that told a directory.
         old_directory = header.type == b"\0" and name.endswith(b"/")
         if header.type == b"\0" and old_directory != header.name.endswith(b"/"):
             raise HeaderError(
                 "a file or a directory", f"both: {header.name[-20:]!r} and {name[-20:]!r}"
             )
-        if header.type in headers.WITHOUT_DATA or old_directory:
+        if header.type == headers.DIRECTORY or old_directory:
             headers.split_path(name)
+            return data
+        if header.type in (headers.HARD_LINK, headers.SYMBOLIC_LINK):
+            self._link(header, name, header.link if said.link is None else said.link, position)
+            return data
+        if header.type in headers.SPECIAL:
+            headers.split_path(name)
+            self.parts.append(Skipped("devices and pipes", 1, _text(name)))
             return data
         if header.type not in headers.REGULAR:
             raise HeaderError("a file, a directory or a link", f"an entry of type {header.type!r}")
-        size = header.size if size is None else size
+        size = header.size if said.size is None else said.size
         following = data + padded(size)
         if data + size > self._region.end:
             raise self._error(
@@ -200,20 +250,35 @@ class RegionWalk:
             )
         if not self._region.nested and name.endswith(b".tar"):
             directory = self._nested_directory(name, size)
-            if directory is not None:
-                self._flush()
+            self._flush()
+            if directory is None:
+                self.parts.append(Skipped(_UNWANTED, 1, _text(name)))
+            else:
                 self.parts.append(Region(data, data + size, directory, nested=True))
             return following
         self._verified.add(len(self._headers))
-        if path is not None:
-            self._paths[len(self._headers)] = path
+        if said.path is not None:
+            self._paths[len(self._headers)] = said.path
         self._headers.append(block)
         self._offsets.append(data)
         self._sizes.append(size)
         return following
 
-    def _extension(self, header: headers.Header, data: int) -> tuple[bytes | None, int | None]:
-        """Returns the (path, size) that an extension header gives to the next entry."""
+    def _link(self, header: headers.Header, name: bytes, target: bytes, position: int) -> None:
+        """Takes a link."""
+        wanted = headers.split_path(name)
+        self._flush()
+        if wanted is None:
+            self.parts.append(Skipped(_UNWANTED, 1, _text(name)))
+            return
+        symbolic = header.type == headers.SYMBOLIC_LINK
+        path = "/".join(filter(None, (wanted[0], wanted[1].decode())))
+        below = f"{self._region.directory}/" if self._region.directory else ""
+        inside = headers.link_target(path, target, symbolic=symbolic)
+        self.parts.append(Link(position, below + path, below + inside, symbolic))
+
+    def _extension(self, header: headers.Header, data: int) -> headers.Extension:
+        """Returns what an extension header says of the next entry."""
         if header.size > _MAX_EXTENSION:
             raise HeaderError(
                 f"an extension header of at most {_MAX_EXTENSION} bytes", f"{header.size} bytes"
@@ -224,13 +289,13 @@ class RegionWalk:
                 f"the end of the {self._kind()} at {self._region.end}",
                 _FETCH_AGAIN,
             )
-        if header.type == headers.GNU_LONG_LINK:
-            return None, None
         payload = self._exactly(data, header.size)
+        if header.type == headers.GNU_LONG_LINK:
+            return headers.Extension(link=payload.partition(b"\0")[0])
         if header.type == headers.GNU_LONG_NAME:
-            return payload.partition(b"\0")[0], None
+            return headers.Extension(path=payload.partition(b"\0")[0])
         records = headers.parse_pax(payload)
-        if header.type == headers.PAX_GLOBAL and records != (None, None):
+        if header.type == headers.PAX_GLOBAL and records != headers.Extension():
             raise HeaderError("a path or a size for one member", "the same one for all of them")
         return records
 
@@ -247,6 +312,9 @@ class RegionWalk:
 
     def _no_tar(self, block: bytes) -> HeaderError:
         expected = "a tar, as the member's name says" if self._region.nested else "a tar archive"
+        for start, (kind, remedy) in headers.OTHER_FILES.items():
+            if block.startswith(start):
+                return HeaderError(expected, kind, remedy)
         return HeaderError(expected, f"something else that starts with {block[:40]!r}")
 
     def _check_trailer(self, position: int) -> None:
@@ -301,6 +369,10 @@ class RegionWalk:
                 table.checks[keep],
             )
         )
+        unwanted = np.flatnonzero(~keep)
+        if len(unwanted):
+            first = self._paths.get(int(unwanted[0])) or bytes(table.blocks[unwanted[0], :100])
+            self.parts.append(Skipped(_UNWANTED, len(unwanted), _text(first)))
         self._on_progress(int(keep.sum()), int(sizes.sum()) + len(sizes) * BLOCK)
         for rows in (self._headers, self._offsets, self._sizes, self._paths, self._verified):
             rows.clear()
@@ -377,6 +449,19 @@ class RegionWalk:
             f"{self._source}: at offset {position}{where}: expected {expected}, found {found}. "
             f"{remedy}."
         )
+
+
+def _merged(said: headers.Extension, found: headers.Extension) -> headers.Extension:
+    """Adds what another extension header says of the same member."""
+    if any(
+        old is not None and new not in (None, old) for old, new in zip(said, found, strict=True)
+    ):
+        raise HeaderError("one path, one size and one link for a member", "two that differ")
+    return headers.Extension(*(n if o is None else o for o, n in zip(said, found, strict=True)))
+
+
+def _text(name: bytes) -> str:
+    return name.partition(b"\0")[0].decode(errors="backslashreplace")
 
 
 _EXTENSIONS = headers.PAX_LOCAL | {

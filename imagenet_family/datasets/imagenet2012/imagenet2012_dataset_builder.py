@@ -11,7 +11,7 @@ from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
 from imagenet_family.datasets.imagenet2012 import facts
-from imagenet_family.examples.table import Examples, LazyExamples
+from imagenet_family.examples import Examples, LazyExamples
 
 _SPLITS = {
     "train": (ilsvrc.TRAIN, ilsvrc.train_examples),

@@ -63,7 +63,7 @@ class Builder(ArchiveBuilder, skip_registration=True):
         images: Mapping[bytes, annotations.LabelLists],
     ) -> Examples:
         rows = ilsvrc.rows_named(index, images, _URL)
-        names = index.names[rows]
+        names = ilsvrc.validation_names(index)[rows]
         columns = {
             "file_name": names,
             "original_label": ilsvrc.validation_labels(index)[rows],
