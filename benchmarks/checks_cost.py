@@ -46,18 +46,19 @@ def replace(module: Any, name: str, new: Any) -> None:
 def write_bare(task: Any) -> Any:
     """Writes a shard and does nothing else; loses what is needed to write one with checks."""
     from imagenet_family.copies import reader
-    from imagenet_family.shards import write
+    from imagenet_family.shards import shard, tfrecord
 
-    if write.whole_name is not _straight:
-        replace(write, "whole_name", _straight)
-        write.RecordDigest.add = _count
+    if tfrecord.whole_file is not _straight:
+        replace(tfrecord, "whole_file", _straight)
+        shard.RecordDigest.add = _count
         reader._read = _read
-    return write.write_shard(task.examples, task.path, task.file_format)
+    return shard.write_shard(task.examples, task.path, task.file_format)
 
 
 @contextlib.contextmanager
 def _straight(path: Any) -> Iterator[Any]:
-    yield path
+    with open(path, "wb", buffering=1 << 20) as file:
+        yield file
 
 
 def _count(self: Any, record: Any) -> None:
@@ -72,40 +73,34 @@ def _read(source: Any, file: Any, offset: int, size: int, check: int, name: Any)
 def leave_out() -> None:
     """Takes all that serves resuming and checking out of the builds of this process."""
     from imagenet_family.build import preflight, shard_writing, staging
-    from imagenet_family.datasets import builder
-    from imagenet_family.shards import manifest
 
-    class Straight:
-        def __init__(self, dataset: Any, identity: str) -> None:
-            self.path = None
+    class Straight(staging.Staging):
+        def _make(self) -> None:
+            Path(self.folder).mkdir(parents=True)
 
-        def open(self, target: Any) -> None:
-            self.path = target
-
-        def publish(self, shards: list[str], target: Any) -> None:
+        def record(self, *args: Any) -> None:
             pass
 
-    @contextlib.contextmanager
-    def no_lock(dataset: Any) -> Iterator[None]:
-        dataset.parent.mkdir(parents=True, exist_ok=True)
-        yield
+        def _publish(self, flush: bool) -> None:
+            Path(self.folder).rename(self.target)
 
     def nothing(*args: Any, **kwargs: Any) -> None:
         pass
 
+    @contextlib.contextmanager
+    def no_lock(dataset: Any) -> Iterator[None]:
+        yield
+
     staging.Staging, staging.build_lock = Straight, no_lock
-    staging.announce = staging.clear = manifest.write = preflight.check = nothing
-    shard_writing.identity = lambda *args: ""
+    staging.discard_half = preflight.check = nothing
+    shard_writing.plan_digest = lambda *args: "0" * 16
     preflight.estimate = lambda *args: preflight.Estimate(0, 0, None, None)
-    builder.ArchiveBuilder._discard_half = nothing
     replace(staging, "ensure_shard", write_bare)
 
 
 def time_steps(seconds: dict[str, float]) -> None:
     """Lets the builds of this process add up what their steps take."""
     from imagenet_family.build import preflight, shard_writing, staging
-    from imagenet_family.datasets import builder
-    from imagenet_family.shards import manifest
 
     def timed(owner: Any, name: str) -> None:
         original = getattr(owner, name)
@@ -122,12 +117,10 @@ def time_steps(seconds: dict[str, float]) -> None:
         setattr(owner, name, run)
 
     for owner, *names in (
-        (shard_writing, "identity"),
-        (manifest, "write"),
-        (staging, "announce", "clear"),
-        (staging.Staging, "open", "publish"),
+        (shard_writing, "plan_digest"),
+        (staging, "discard_half"),
+        (staging.Staging, "_make", "record", "_publish"),
         (preflight, "estimate", "check"),
-        (builder.ArchiveBuilder, "_discard_half"),
     ):
         for name in names:
             timed(owner, name)
@@ -168,6 +161,7 @@ def compare_shards(name: str, manual_dir: str, file_format: str, folder: Path, r
     from imagenet_family.build.shard_writing import Output
 
     folder.mkdir()
+    Path(staging.notes_folder(folder)).mkdir()
     builder = tfds.builder(name, data_dir=folder, file_format=file_format)
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     plan = builder.plan(download_dir=folder.parent / "downloads", download_config=config)
@@ -205,18 +199,18 @@ class _Kept:
 
     def __init__(self) -> None:
         from imagenet_family.copies import reader
-        from imagenet_family.shards import write
+        from imagenet_family.shards import shard, tfrecord
 
-        self._add, self._read = write.RecordDigest.add, reader._read
-        self._whole_name = write.whole_name
+        self._add, self._read = shard.RecordDigest.add, reader._read
+        self._whole_file = tfrecord.whole_file
 
     def restore(self) -> None:
         from imagenet_family.copies import reader
-        from imagenet_family.shards import write
+        from imagenet_family.shards import shard, tfrecord
 
-        if write.whole_name is _straight:
-            replace(write, "whole_name", self._whole_name)
-            write.RecordDigest.add, reader._read = self._add, self._read
+        if tfrecord.whole_file is _straight:
+            replace(tfrecord, "whole_file", self._whole_file)
+            shard.RecordDigest.add, reader._read = self._add, self._read
 
 
 def compare_builds(arguments: list[str], data_dir: Path, rounds: int) -> None:

@@ -112,14 +112,14 @@ class Photographs:
 
 
 def write_images(
-    directory: Path, *, train: int, validation: int, image_bytes: int, classes: int, seed: int
+    directory: Path, *, train: int, validation: int, image_bytes: int, num_classes: int, seed: int
 ) -> None:
     """Writes `train` and `validation` images of about `image_bytes` each, and label files."""
     rng = np.random.default_rng(seed)
     sizes = [int(image_bytes * share) for share in np.linspace(0.72, 1.05, 48)]
     photographs = Photographs(rng, sizes)
-    wnids = classes.wnids()[:: len(classes.wnids()) // classes][:classes]
-    counts = [train // classes + (i < train % classes) for i in range(classes)]
+    wnids = classes.wnids()[:: len(classes.wnids()) // num_classes][:num_classes]
+    counts = [train // num_classes + (i < train % num_classes) for i in range(num_classes)]
 
     def draw(count: int) -> list[int]:
         return rng.integers(int(image_bytes * 0.8), int(image_bytes * 1.2), count).tolist()
@@ -287,7 +287,11 @@ def main() -> None:
         "--validation", type=int, default=10_000, help="images (default: %(default)s)"
     )
     images.add_argument(
-        "--classes", type=int, default=100, help="inner tars of train (default: %(default)s)"
+        "--classes",
+        dest="num_classes",
+        type=int,
+        default=100,
+        help="inner tars of train (default: %(default)s)",
     )
     full = commands.add_parser("full", help="a sparse train archive of the real count and size")
     full.add_argument("--subset", type=Path, required=True, help="the real 1percent.txt")

@@ -11,14 +11,13 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from etils import epath
 
 from imagenet_family.errors import UsageError
-from imagenet_family.storage import stores
-from imagenet_family.storage.files import flush_folder
-from imagenet_family.storage.paths import PathLike, is_local
+from imagenet_family.storage.paths import PathLike
 
 
 @functools.cache
@@ -92,48 +91,34 @@ def manual_dir(dl_manager: Any) -> epath.Path:
 
 
 @contextlib.contextmanager
-def finishing(
-    folder: epath.Path, *, flush: bool, before_removal: Callable[[str], None]
-) -> Iterator[None]:
-    """Lets TFDS finish a dataset so that it is whole wherever it appears.
+def prepared_in(dataset: PathLike, folder: AbstractContextManager[str]) -> Iterator[None]:
+    """Lets TFDS prepare a dataset in a folder of ours, in place of its own temporary one.
 
     Args:
-        folder: Where it will be. On object stores, see `remote.incomplete_dir`.
-        flush: Whether all of it is on the disk before it gets its name.
-        before_removal: Is given TFDS's temporary folder when that is removed after an error.
+        dataset: Where the dataset will be.
+        folder: Gives the folder, and makes the dataset of it if all goes well.
     """
     _replace_incomplete_dir()
-    _finishing[os.fspath(folder)] = flush, before_removal
+    _folders[os.fspath(dataset)] = folder
     try:
         yield
     finally:
-        del _finishing[os.fspath(folder)]
+        del _folders[os.fspath(dataset)]
 
 
-_finishing: dict[str, tuple[bool, Callable[[str], None]]] = {}  # by folder
+_folders: dict[str, AbstractContextManager[str]] = {}  # by dataset
 
 
 @functools.cache  # for good: builds in several threads could not each put TFDS's own back
 def _replace_incomplete_dir() -> None:
-    """Makes TFDS write our datasets, and only these, as `finishing` says."""
+    """Makes TFDS prepare our datasets, and only these, as `prepared_in` says."""
     from tensorflow_datasets.core import utils
 
     original = utils.incomplete_dir
 
     @functools.wraps(original)
-    @contextlib.contextmanager
-    def incomplete_dir(dirname: epath.PathLike, *args: Any, **kwargs: Any) -> Iterator[str]:
-        flush, before_removal = _finishing.get(os.fspath(dirname), (False, None))
-        local = before_removal is None or is_local(dirname)
-        with (original if local else stores.incomplete_dir)(dirname, *args, **kwargs) as temporary:
-            try:
-                yield temporary
-                if flush and local:
-                    flush_folder(temporary)
-            except BaseException:
-                if before_removal is not None:
-                    before_removal(temporary)
-                raise
+    def incomplete_dir(dirname: PathLike, *args: Any, **kwargs: Any) -> AbstractContextManager[str]:
+        return _folders.get(os.fspath(dirname)) or original(dirname, *args, **kwargs)
 
     utils.incomplete_dir = incomplete_dir
 
@@ -143,7 +128,8 @@ def shard_namer(builder: Any) -> Callable[[str, int, int], str]:
 
     def name(split: str, shard: int, num_shards: int) -> str:
         template = builder._get_filename_template(split_name=split)
-        return template.sharded_filepath(shard_index=shard, num_shards=num_shards).name
+        path = template.sharded_filepath(shard_index=shard, num_shards=num_shards)
+        return str(path.name)
 
     return name
 
@@ -213,6 +199,15 @@ def tidy_info(info: Any) -> Any:
     return info
 
 
+def skip_reading(info: Any) -> None:
+    """Keeps the first description of a prepared dataset from being read, which a builder reads."""
+
+    def read_from_directory(_: PathLike) -> None:
+        del info.read_from_directory
+
+    info.read_from_directory = read_from_directory
+
+
 def forget_dataset(info: Any) -> None:
     """Makes TFDS forget that it read a dataset's description, once that dataset is removed.
 
@@ -235,6 +230,13 @@ def check_version(builder: Any) -> None:
             f"{builder.info.full_name} is too old to be built; it can be read where it is "
             f"prepared. Versions that can be built: {', '.join(possible)}."
         )
+
+
+def format_name(file_format: Any) -> str:
+    """Gives the value of a `tfds.core.FileFormat`, which may also be given by its value."""
+    from tensorflow_datasets.core import file_adapters
+
+    return str(file_adapters.FileFormat.from_value(file_format).value)
 
 
 def check_writable(file_format: Any) -> None:
@@ -307,7 +309,8 @@ def makes_own_downloads(dl_manager: Any) -> bool:
     from tensorflow_datasets.core.download import download_manager
 
     function = type(dl_manager).download
-    return getattr(function, "__module__", None) == download_manager.__name__ and not check()
+    known = all(hasattr(dl_manager, name) for name in _KEPT_BY_DOWNLOAD_MANAGER)
+    return known and getattr(function, "__module__", None) == download_manager.__name__
 
 
 class DownloadRequest:

@@ -1,7 +1,7 @@
 """Where shards are written: the workers of an Apache Beam pipeline, on any runner.
 
 A work item is one shard, and nothing of it but a name and a digest travels through the pipeline.
-The rest waits in files beside the shard, on storage that launcher and workers share: the task with
+The rest waits in files of the shard, on storage that launcher and workers share: the task with
 the shard's part of the index (some 100 KB, so that the whole index is sent once, however many
 workers there are), the shard itself, the note that says what it holds, and the error if there was
 one. A worker removes the task when the shard stands there whole; so the launcher sees how far the
@@ -26,8 +26,7 @@ from typing import TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners import PipelineRunner
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
 from etils import epath
 
 from imagenet_family import errors
@@ -35,11 +34,11 @@ from imagenet_family.build import staging
 from imagenet_family.build.staging import ShardTask
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 from imagenet_family.examples import codec
+from imagenet_family.examples.table import Examples
 from imagenet_family.shards.digest import ShardResult
-from imagenet_family.storage import stores
+from imagenet_family.storage import files
 from imagenet_family.storage.arrays import ArraysError
-from imagenet_family.storage.files import TEMPORARY_SUFFIX, write_error
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage.paths import is_local, join, parent_of
 
 _TASK_SUFFIX = ".task"
 _ERROR_SUFFIX = ".error"
@@ -90,9 +89,10 @@ class BeamRunner:
             ImagenetFamilyError: What a worker raised, of the class and with the message of there.
         """
         pending = {_task_path(task): task for task in tasks}
-        folders = {epath.Path(path).parent for path in pending}
+        shard_folders = {parent_of(_absolute(task.path)) for task in pending.values()}
+        folders = {staging.notes_folder(folder) for folder in shard_folders}
         for path in _listed(folders, _ERROR_SUFFIX):
-            epath.Path(path).unlink(missing_ok=True)
+            files.remove(path)
         job = _Job(self._pipeline(_in_threads(save_task, pending.values())))
         patience = _PATIENCE + max(map(_num_bytes, pending.values())) / 1e6
         last = None
@@ -103,7 +103,7 @@ class BeamRunner:
                 left = _listed(folders, _TASK_SUFFIX)
                 done = [pending.pop(path) for path in pending.keys() - left]
                 yield from zip(done, _in_threads(_result, done), strict=True)
-                if done or (last is None and _listed(folders, TEMPORARY_SUFFIX)):
+                if done or (last is None and _listed(shard_folders, files.TEMPORARY_SUFFIX)):
                     last = time.monotonic()
                 limit = patience if pending else _ENDS_WITHIN
                 if last is not None and time.monotonic() - last > limit:
@@ -178,7 +178,7 @@ class _Job:
 
 
 def save_task(task: ShardTask) -> tuple[str, str]:
-    """Saves a task beside its shard, for a worker on another machine.
+    """Saves a task with the notes of its shard, for a worker on another machine.
 
     Returns:
         The path of the file and the digest of its content.
@@ -187,12 +187,12 @@ def save_task(task: ShardTask) -> tuple[str, str]:
         BuildError: The file cannot be written.
     """
     note = {"path": _absolute(task.path), "file_format": task.file_format}
-    pieces, digest = codec.encode(task.examples, note)
+    pieces, digest = codec.encode(_table(task), note)
     file = epath.Path(_task_path(task))
     try:
         file.write_bytes(b"".join(pieces))
     except OSError as error:
-        raise write_error(file, error) from error
+        raise files.write_error(file, error) from error
     return os.fspath(file), digest
 
 
@@ -221,36 +221,36 @@ def load_task(path: str, digest: str) -> ShardTask:
 
 
 def write_saved_task(item: tuple[str, str]) -> None:
-    """Does one work item: loads the task, writes its shard, the note beside it, removes the task.
+    """Does one work item: loads the task, writes its shard and the note, removes the task.
 
     Raises:
-        ImagenetFamilyError: See `staging.ensure_shard`; it is also written beside the shard, as
+        ImagenetFamilyError: See `staging.ensure_shard`; it is also noted for the launcher, as
             not every runner brings a worker's exception back to the launcher.
     """
     path, digest = item
-    shard = path.removesuffix(_TASK_SUFFIX)
+    shard = staging.shard_of(path, _TASK_SUFFIX)
     try:
         try:
             task = load_task(path, digest)
         except BuildError:
-            if not epath.Path(path).exists() and staging.noted_result(shard) is not None:
+            if not files.exists(path) and staging.noted_result(shard) is not None:
                 return  # the item was done before, and the runner did not learn of it
             raise
         staging.ensure_shard(task)
-        epath.Path(path).unlink(missing_ok=True)
+        files.remove(path)
     except ImagenetFamilyError as error:
         report = json.dumps({"error": type(error).__name__, "message": str(error)})
         # On a full disk it may not be possible; the launcher still has the runner's own words.
-        with contextlib.suppress(OSError):
-            epath.Path(shard + _ERROR_SUFFIX).write_text(report)
+        with contextlib.suppress(OSError, BuildError):
+            files.write_bytes(staging.note_path(shard, _ERROR_SUFFIX), report.encode())
         raise
 
 
-def _reported(folders: Iterable[epath.Path]) -> ImagenetFamilyError | None:
+def _reported(folders: Iterable[str]) -> ImagenetFamilyError | None:
     """Gives an error that a worker has left."""
     for path in sorted(_listed(folders, _ERROR_SUFFIX)):
         try:
-            report = json.loads(epath.Path(path).read_text())
+            report = json.loads(files.read_bytes(path))
             error_cls = getattr(errors, report["error"])
             message = str(report["message"])
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -260,12 +260,12 @@ def _reported(folders: Iterable[epath.Path]) -> ImagenetFamilyError | None:
     return None
 
 
-def _listed(folders: Iterable[epath.Path], suffix: str) -> set[str]:
+def _listed(folders: Iterable[str], suffix: str) -> set[str]:
     return {
-        os.fspath(path)
+        join(folder, name)
         for folder in folders
-        for path in stores.listing(folder)
-        if path.name.endswith(suffix)
+        for name in files.listing(folder)
+        if name.endswith(suffix)
     }
 
 
@@ -285,11 +285,17 @@ def _in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[R
 
 
 def _num_bytes(task: ShardTask) -> int:
-    return int(task.examples.sizes.sum())
+    return int(_table(task).sizes.sum())
+
+
+def _table(task: ShardTask) -> Examples:
+    """Gives a shard's examples, which builds plan as tables; exports do not run on Beam."""
+    assert isinstance(task.examples, Examples)
+    return task.examples
 
 
 def _task_path(task: ShardTask) -> str:
-    return _absolute(task.path) + _TASK_SUFFIX
+    return staging.note_path(_absolute(task.path), _TASK_SUFFIX)
 
 
 def _absolute(path: str) -> str:

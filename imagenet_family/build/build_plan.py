@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from etils import epath
-
 from imagenet_family.build.preflight import Estimate
 from imagenet_family.examples.plan import SplitPlan
 
@@ -24,10 +22,10 @@ class BuildPlan:
         estimate: What it takes.
     """
 
-    dataset: epath.Path
+    dataset: str
     splits: Sequence[SplitPlan]
     file_format: str
-    folder: epath.Path
+    folder: str
     workers: int
     estimate: Estimate
 

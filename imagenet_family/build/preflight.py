@@ -13,28 +13,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from etils import epath
 
 from imagenet_family.errors import BuildError
-from imagenet_family.shards import webdataset
+from imagenet_family.shards import formats, tfrecord
 from imagenet_family.shards.digest import Record
-from imagenet_family.shards.write import write_tfrecord
-from imagenet_family.storage.files import write_error
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, is_local, join
 
 if TYPE_CHECKING:
-    from imagenet_family.examples.plan import Plan, SplitPlan
+    from imagenet_family.examples.plan import SplitPlan
 
-# Bytes beside each record in TFRecord files; formats that compress have less.
-_RECORD_OVERHEAD = 16
-# In array_record files with one record a chunk, at most: chunk headers and index entry of a record,
-# a header in each block, and two times up to a block to fill up.
-_ARRAY_RECORD_OVERHEAD = 80
-_ARRAY_RECORD_BLOCK = 1 << 16
-_ARRAY_RECORD_BLOCK_HEADER = 24
 # Files that a process has open beside those of its workers: libraries, archives, terminals.
 _DESCRIPTORS = 64
 _DESCRIPTORS_PER_WORKER = 8
@@ -63,7 +55,7 @@ class Estimate:
 
 
 def estimate(
-    plans: Sequence[SplitPlan], staged: epath.Path, file_format: str, workers: int | None
+    plans: Sequence[SplitPlan], staged: PathLike, file_format: str, workers: int | None
 ) -> Estimate:
     """Tells what a build takes; a few of its images are read and written to see how fast that is.
 
@@ -77,7 +69,7 @@ def estimate(
         BuildError: Nothing can be written there.
         ImagenetFamilyError: An image of the trial cannot be read.
     """
-    needed = sum(file_bytes(plan, file_format) for plan in plans)
+    needed = sum(map(formats.named(file_format).file_bytes, plans))
     written = bytes_in(staged)
     if not is_local(staged):
         return Estimate(needed, written, None, None)
@@ -91,28 +83,16 @@ def estimate(
     return Estimate(needed, written, shutil.disk_usage(folder).free, seconds)
 
 
-def file_bytes(plan: Plan, file_format: str) -> int:
-    """Gives the bytes of a split's files: exact for TFRecord, at most these for other formats."""
-    num_bytes = plan.num_bytes
-    if file_format == webdataset.FORMAT:
-        return num_bytes + webdataset.MAX_OVERHEAD * plan.num_examples
-    if file_format == "array_record":
-        num_bytes += _ARRAY_RECORD_OVERHEAD * plan.num_examples
-        num_bytes += num_bytes // _ARRAY_RECORD_BLOCK * _ARRAY_RECORD_BLOCK_HEADER
-        return num_bytes + 2 * _ARRAY_RECORD_BLOCK * plan.num_shards
-    return num_bytes + _RECORD_OVERHEAD * plan.num_examples
-
-
-def bytes_in(folder: epath.Path) -> int:
+def bytes_in(folder: PathLike) -> int:
     """Gives the bytes of a folder's files; 0 if there is none."""
     total = 0
-    for path in folder.iterdir() if folder.exists() else ():
+    for name in files.listing(folder):
         with contextlib.suppress(FileNotFoundError):  # a running build has renamed it
-            total += path.stat().length
+            total += files.size(join(folder, name))
     return total
 
 
-def check(folder: epath.Path, needed: int, workers: int) -> None:
+def check(folder: PathLike, needed: int, workers: int) -> None:
     """Checks space and open files.
 
     Args:
@@ -127,7 +107,7 @@ def check(folder: epath.Path, needed: int, workers: int) -> None:
     _check_descriptors(workers)
 
 
-def _check_space(folder: epath.Path, needed: int) -> None:
+def _check_space(folder: PathLike, needed: int) -> None:
     if not is_local(folder):
         return
     missing = needed - bytes_in(folder)
@@ -157,11 +137,12 @@ def _check_descriptors(workers: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _existing(folder: epath.Path) -> epath.Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+def _existing(folder: PathLike) -> Path:
+    full = Path(folder).absolute()
+    return next(path for path in (full, *full.parents) if path.exists())
 
 
-def _trial(plan: SplitPlan, folder: epath.Path, left: int, workers: int) -> float | None:
+def _trial(plan: SplitPlan, folder: PathLike, left: int, workers: int) -> float | None:
     """Reads and writes the first records of a plan; gives the seconds for `left` bytes."""
     limit = min(_MAX_TRIAL, int(left / workers * _TRIAL_SHARE))
     first = plan.shard(0)
@@ -174,19 +155,19 @@ def _trial(plan: SplitPlan, folder: epath.Path, left: int, workers: int) -> floa
         with tempfile.TemporaryFile(dir=folder) as file:
             for parts in first.take(np.arange(count)).records():
                 record = Record.of(parts)
-                write_tfrecord(file, record)
+                tfrecord.write_record(file, record)
                 moved += record.size
             file.flush()
     except OSError as error:
-        raise write_error(folder, error) from error
+        raise files.write_error(folder, error) from error
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     # Processes share the disk but not the cores.
     return (cpu / workers + max(0.0, wall - cpu)) * left / moved
 
 
-def _touch(folder: epath.Path) -> None:
+def _touch(folder: PathLike) -> None:
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise write_error(folder, error) from error
+        raise files.write_error(folder, error) from error

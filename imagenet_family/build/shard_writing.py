@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from etils import epath
-
 from imagenet_family import progress
-from imagenet_family.build import preflight
+from imagenet_family.build import preflight, staging
 from imagenet_family.build.staging import ShardTask
 from imagenet_family.examples import codec
 from imagenet_family.examples.plan import Plan, ShardCounter, SplitPlan
+from imagenet_family.shards import formats
 from imagenet_family.shards.digest import ShardResult
 from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join
 
-_FORMAT = 1  # another one when the same plan no longer gives the same bytes
+# Another one when the same plan no longer gives the same bytes, or staging folders change.
+_FORMAT = 2
 
 
 class Runner(Protocol):
@@ -42,7 +42,7 @@ class Output:
         file_name: Gives a shard's file name from split, index and number of shards.
     """
 
-    folder: epath.Path
+    folder: PathLike
     file_format: str
     file_name: Callable[[str, int, int], str]
 
@@ -54,7 +54,7 @@ class Output:
 
     def path(self, name: str) -> str:
         """Gives the path of a shard."""
-        return os.fspath(self.folder / name)
+        return join(self.folder, name)
 
     def tasks(self, plan: Plan) -> Iterator[ShardTask]:
         """Gives the shards of a split one by one, each ready to be written anywhere."""
@@ -88,9 +88,9 @@ def write_splits(
     Raises:
         ImagenetFamilyError: Input or machine do not allow it; whole shards are kept.
     """
-    plans = [_as_settled(plan, output) for plan in plans]
+    plans = [_with_noted_shards(plan, output) for plan in plans]
     num_bytes = sum(plan.num_bytes for plan in plans)
-    needed = sum(preflight.file_bytes(plan, output.file_format) for plan in plans)
+    needed = sum(map(formats.named(output.file_format).file_bytes, plans))
     preflight.check(output.folder, needed, workers)
     runner.expect(num_bytes, sum(plan.num_shards for plan in plans))
     results: dict[str, ShardResult] = {}
@@ -101,10 +101,12 @@ def write_splits(
             written += result.num_examples
             bar.update(result.num_bytes)
             bar.set_postfix_str(f"{written:,} examples")
-    return {plan.split: _settle(plan, output, results, count_shards, runner) for plan in plans}
+    return {
+        plan.split: _in_right_shards(plan, output, results, count_shards, runner) for plan in plans
+    }
 
 
-def _settle(
+def _in_right_shards(
     plan: Plan,
     output: Output,
     results: Mapping[str, ShardResult],
@@ -115,30 +117,29 @@ def _settle(
     num_bytes = sum(results[output.path(name)].num_bytes for name in output.names(plan))
     num_shards = count_shards(num_bytes, plan.num_examples) if count_shards else plan.num_shards
     if num_shards != plan.num_shards:
-        with files.atomic_file(_settled(plan, output)) as temporary:
-            temporary.write_text(str(num_shards))
+        files.write_bytes(_shard_count_note(plan, output), str(num_shards).encode())
         for name in output.names(plan):
-            epath.Path(output.path(name)).unlink(missing_ok=True)
+            files.remove(output.path(name))
         plan = plan.with_num_shards(num_shards)
         results = {task.path: result for task, result in runner(output.tasks(plan))}
     return {name: results[output.path(name)] for name in output.names(plan)}
 
 
-def _as_settled(plan: Plan, output: Output) -> Plan:
+def _with_noted_shards(plan: Plan, output: Output) -> Plan:
     """Gives a plan with the number of shards that a stopped build has found to be right."""
-    note = _settled(plan, output)
     try:
-        num_shards = int(note.read_bytes())
+        num_shards = int(files.read_bytes(_shard_count_note(plan, output)))
     except (OSError, ValueError):
         return plan
     return plan.with_num_shards(num_shards) if 1 <= num_shards <= plan.num_examples else plan
 
 
-def _settled(plan: Plan, output: Output) -> epath.Path:
-    return output.folder / f"settled.{plan.split}"
+def _shard_count_note(plan: Plan, output: Output) -> str:
+    """Gives the path of the note of how many shards the converted images lead to."""
+    return staging.note_path(output.path(plan.split), ".num_shards")
 
 
-def identity(plans: Iterable[SplitPlan], file_format: str) -> str:
+def plan_digest(plans: Iterable[SplitPlan], file_format: str) -> str:
     """Gives a digest that differs when any byte of the output could."""
     plans = list(plans)
     sources = [
@@ -146,11 +147,11 @@ def identity(plans: Iterable[SplitPlan], file_format: str) -> str:
         for plan in plans
         for file in plan.examples.files
     ]
-    parts = [_FORMAT, file_format, content_identity(plans), sources]
+    parts = [_FORMAT, file_format, content_digest(plans), sources]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def content_identity(plans: Iterable[SplitPlan]) -> str:
+def content_digest(plans: Iterable[SplitPlan]) -> str:
     """Gives a digest of all that is known of the examples and their order without their images.
 
     It is the same wherever the archives are, and in any number of shards.

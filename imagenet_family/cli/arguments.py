@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import imagenet_family
 from imagenet_family.cli import interrupts
 from imagenet_family.errors import UsageError
+from imagenet_family.storage.paths import is_local, user_path
 
 if TYPE_CHECKING:
     from imagenet_family.build.processes import WorkerPool
@@ -69,10 +69,9 @@ def worker_pool(
     """
     with interrupts.held_back():
         from imagenet_family.build import processes, staging
-        from imagenet_family.storage import stores
 
     pool = processes.WorkerPool(staging.ensure_shard, args.workers)
-    if early and args.manual_dir and stores.is_local(args.manual_dir):
+    if early and args.manual_dir and is_local(args.manual_dir):
         with contextlib.suppress(OSError):  # which is told when the archives are looked for
             size = sum(file.stat().st_size for file in Path(args.manual_dir).iterdir())
             alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
@@ -89,10 +88,8 @@ def positive(text: str) -> int:
 
 def path(text: str) -> str:
     """Reads a folder or a file, of this machine or of an object store; `~` is the home folder."""
-    from imagenet_family.storage import stores
-
     try:
-        return os.fspath(stores.user_path(text))
+        return user_path(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -16,14 +16,14 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from etils import epath
-
 import imagenet_family
 from imagenet_family.cli import arguments
 from imagenet_family.cli.build import quiet_tfds, report
 from imagenet_family.examples import images
 from imagenet_family.labels import classes
-from imagenet_family.shards import read
+from imagenet_family.shards import read_records
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import join
 from imagenet_family.storage.resources import resource_path
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # that the fakes are not whole is no news here
-    folder = epath.Path(args.output_dir or tempfile.mkdtemp(prefix="imagenet_family_demo_"))
+    folder = args.output_dir or tempfile.mkdtemp(prefix="imagenet_family_demo_")
     manual_dir = resource_path("dummy_data")
     print(f"Building every dataset from the fake archives in {manual_dir}\n")
     args.names, args.data_dir, args.no_verify_checksums = imagenet_family.DATASETS, folder, True
@@ -70,14 +70,14 @@ def run(args: argparse.Namespace) -> int:
             )
         report(builder)
     print(f"\n{len(prepared)} datasets in {time.perf_counter() - start:.1f} s")
-    picture = folder / _PICTURE
+    picture = join(folder, _PICTURE)
     png = io.BytesIO()
     _grid(prepared).save(png, "PNG")
-    picture.write_bytes(png.getvalue())
+    files.write_output(picture, png.getvalue())
     print(f"Their first examples: {picture}")
     last = prepared[-1]
     split = next(iter(last.info.splits))
-    print(f"Load one: tfds.load({last.config_name!r}, {split=}, data_dir={str(folder)!r})")
+    print(f"Load one: tfds.load({last.config_name!r}, {split=}, data_dir={folder!r})")
     return 0
 
 
@@ -109,7 +109,7 @@ def _examples(builder: ArchiveBuilder, split: str) -> Iterator[tuple[np.ndarray,
 
     info = builder.info
     for path in info.splits[split].filepaths:
-        for record in read.read_records(path, info.file_format.value):
+        for record in read_records(path, info.file_format.value):
             feature = tf_example_pb2.Example.FromString(record).features.feature
             label_name = "label" if "label" in feature else "original_label"
             label = feature[label_name].int64_list.value[0]

@@ -18,13 +18,14 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-from etils import epath
 
 from imagenet_family import DATASETS
 from imagenet_family.cli import arguments
-from imagenet_family.errors import BuildError, UsageError
+from imagenet_family.errors import UsageError
+from imagenet_family.storage.files import write_output
+from imagenet_family.storage.paths import name_of
 
 if TYPE_CHECKING:
     from imagenet_family.evaluation import PredictionFile
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     found = evaluation.measure(splits, predictions)
     # The files first: who reads the table may stop reading, as `head` does.
     if args.json:
-        _write(args.json, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+        text = json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n"
+        write_output(args.json, text.encode())
     if args.report:
         evaluation.write_report(args.report, found, splits)
     print(summary.as_text(found))
@@ -95,7 +97,7 @@ def read_files(texts: Sequence[str]) -> dict[str, list[PredictionFile]]:
     files: dict[str, list[PredictionFile]] = {}
     for text in dict.fromkeys(texts):
         named, path = _model_and_file(text)
-        model = named or epath.Path(path.removesuffix(".gz")).stem
+        model = named or Path(name_of(path).removesuffix(".gz")).stem
         if not named and model in files:
             raise UsageError(
                 f"{text}: a model is called {model!r} already. Give files their model's name: "
@@ -128,10 +130,3 @@ def _is_dataset(text: str) -> bool:
 def _model_and_file(text: str) -> tuple[str | None, str]:
     match = _MODEL_AND_FILE.fullmatch(text)
     return (match["model"], match["path"]) if match else (None, text)
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        epath.Path(path).write_text(text)
-    except OSError as error:
-        raise BuildError(f"{path} cannot be written: {error}.") from error

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 
-from etils import epath
-
 from imagenet_family.cli import arguments
 from imagenet_family.errors import UsageError
+from imagenet_family.storage.paths import PathLike
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _report(folder: epath.PathLike) -> None:
+def _report(folder: PathLike) -> None:
     """Prints what an export holds, a line a split."""
     from imagenet_family.export import check
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 
-from etils import epath
-
 from imagenet_family.cli import arguments
 from imagenet_family.errors import BuildError
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import join
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +44,12 @@ def run(args: argparse.Namespace) -> int:
     names: dict[str, dict[str, None]] = {}
     for split in splits:
         names.setdefault(split.dataset, {}).update(dict.fromkeys(split.labels.file_name))
-    folder = epath.Path(args.output_dir)
     for dataset, file_names in names.items():
-        path = folder / f"{dataset.replace('/', '_')}.{args.format}"
+        path = join(args.output_dir, f"{dataset.replace('/', '_')}.{args.format}")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            evaluation.write_template(path, sorted(file_names))
+            files.make_folder(args.output_dir)
         except OSError as error:
             raise BuildError(f"{path} cannot be written: {error}.") from error
+        evaluation.write_template(path, sorted(file_names))
         print(f"{path}: {len(file_names):,} images of {dataset}")
     return 0

@@ -8,11 +8,12 @@ import threading
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from numpy.typing import NDArray
 
 from imagenet_family.copies import gunzip, saved_index
 from imagenet_family.copies.source_file import SourceFile, described, unchanged
-from imagenet_family.copies.tar import headers, parallel
+from imagenet_family.copies.tar import headers, links, parallel
 from imagenet_family.copies.tar.walk import Members
 from imagenet_family.errors import ArchiveError
 from imagenet_family.progress import bytes_bar
@@ -114,9 +115,11 @@ def _walk(file: File, source: str, progress: bool, workers: int | None) -> Membe
                 bar.set_postfix_str(f"{count:,} members", refresh=False)
                 bar.update(size)
 
-        members = parallel.walk_archive(file, source, on_progress, workers)
+        members, skipped = parallel.walk_archive(file, source, on_progress, workers)
         # Headers' padding and the end marker are not counted one by one.
         bar.update(file.size - bar.n)
+    if skipped:
+        logging.warning("%s: left out are %s.", source, links.described(skipped))
     if not len(members.sizes):
         raise ArchiveError(
             f"{source}: expected an archive of images, found one without a single file. Check "

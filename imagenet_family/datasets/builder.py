@@ -15,17 +15,34 @@ from etils import epath
 from imagenet_family import DATASETS, copies, downloads, progress, tfds_internals
 from imagenet_family.build import options, preflight, processes, shard_writing, staging
 from imagenet_family.build.build_plan import BuildPlan
+from imagenet_family.build.staging import ShardTask
 from imagenet_family.datasets import dataset
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.examples.lazy import LazyExamples, LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
 from imagenet_family.examples.table import Examples
-from imagenet_family.shards import manifest, prepared, saved_labels
+from imagenet_family.shards import ShardResult, prepared, prepared_labels
 from imagenet_family.storage import files, stores
-from imagenet_family.storage.files import flush, write_error
-from imagenet_family.storage.paths import absolute
+from imagenet_family.storage.paths import absolute, is_local
 
 _CACHE_FOLDER = "imagenet_family"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Build:
+    """What is known of a build before TFDS is asked to prepare the dataset.
+
+    Attributes:
+        dl_manager: What the input was got with; TFDS reads from it how much was downloaded.
+        plans: The plan of each split; None if TFDS writes the dataset.
+        stage: Where it is written.
+        runner: What writes the shards.
+    """
+
+    dl_manager: tfds.download.DownloadManager
+    plans: list[SplitPlan] | None
+    stage: staging.Staging
+    runner: shard_writing.Runner
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
@@ -54,7 +71,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         workers: int | None = None,
         verify_checksums: bool | None = None,
         flush: bool = False,
-        pool: processes.WorkerPool | None = None,
+        pool: processes.WorkerPool[ShardTask, ShardResult] | None = None,
+        ignore_prepared: bool = False,
         **kwargs: Any,
     ) -> None:
         """Makes a builder.
@@ -69,22 +87,25 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
                 Without it, a loss of power in the seconds after a build can damage the dataset.
             pool: Processes that write the shards of several builders, instead of some for each
                 build; the caller closes them.
+            ignore_prepared: Whether the description of a prepared dataset is not read, as of one
+                that cannot be read and will be overwritten.
             **kwargs: `config`, `version`, `file_format`; see `tfds.builder`.
         """
+        self._build: _Build | None = None
+        self._ignore_prepared = ignore_prepared
         with stores.explained(data_dir or ""):
             # Or TFDS would make a folder of the name `~`.
             data_dir = data_dir and stores.user_path(data_dir)
             super().__init__(data_dir=data_dir, **kwargs)
+        self._ignore_prepared = False
         self.workers = workers if pool is None else pool.workers
         self._pool = pool
         self.verify_checksums = verify_checksums
         self.flush = flush
         self.on_plan: Callable[[BuildPlan], None] = _log_plan
-        self._dataset_path = self.data_path
         self._on_archive: Callable[[int], None] | None = None
-        self._written: Sequence[SplitPlan] = ()
 
-    @tfds.core.utils.classproperty
+    @tfds.core.utils.classproperty  # type: ignore[untyped-decorator]
     @classmethod
     def _checksums_path(cls) -> epath.Path | None:
         if cls.name in DATASETS:
@@ -111,7 +132,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
             info = tfds.core.DatasetInfo(
                 builder=self, **{"description": inspect.getdoc(cls), **kwargs}
             )
-        return tfds_internals.tidy_info(info)
+        info = tfds_internals.tidy_info(info)
+        if self._ignore_prepared:
+            tfds_internals.skip_reading(info)
+        return info
 
     def download_and_prepare(
         self,
@@ -131,86 +155,91 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         Raises:
             ImagenetFamilyError: Input or machine do not allow it.
         """
-        overwrite = download_config and download_config.download_mode.overwrite_dataset
-        self._written = ()
-        self._discard_half()
-        if self.data_path.exists() and not overwrite:  # perhaps in a folder that is read-only
+        config = download_config or tfds.download.DownloadConfig()
+        kwargs["download_config"] = config
+        overwrite = config.download_mode.overwrite_dataset
+        staging.discard_half(self.data_path)
+        if files.exists(self.data_path) and not overwrite:  # perhaps in a folder that is read-only
             if not self.is_prepared():
                 raise BuildError(
                     f"{self.data_path} exists but holds no prepared dataset. Delete it, or let it "
                     "be overwritten (--overwrite, or REUSE_CACHE_IF_EXISTS as download_mode)."
                 )
             staging.clear_finished(self.data_path)
-            super().download_and_prepare(download_config=download_config, **kwargs)
+            super().download_and_prepare(**kwargs)
             return
         tfds_internals.check_version(self)
         tfds_internals.check_writable(kwargs.get("file_format") or self.info.file_format)
         staging.check_place(self.data_path)
-        with staging.build_lock(self.data_path):
-            self._dataset_path = self.data_path
-            if self.data_path.exists() and overwrite:
-                self._check_input(download_config, kwargs.get("download_dir"))
-                staging.discard(self.data_path)
-                tfds_internals.forget_dataset(self.info)
-            if self.data_path.exists():  # another process has built it meanwhile
+        with staging.build_lock(self.data_path), _system_errors(self.data_path):
+            if files.exists(self.data_path) and not overwrite:  # built by another one meanwhile
                 self.info.read_from_directory(self.data_path)
-            else:
-                staging.announce(self.data_path)
-            try:
-                with (
-                    _system_errors(self._dataset_path),
-                    tfds_internals.finishing(
-                        self.data_path, flush=self.flush, before_removal=staging.take_back
-                    ),
-                ):
-                    super().download_and_prepare(download_config=download_config, **kwargs)
-            except BaseException:
-                staging.withdraw(self._dataset_path)
-                raise
-            self._save_labels(kwargs.get("download_dir"))
-            self._written = ()  # tables of all images, of no further use
+                super().download_and_prepare(**kwargs)
+                return
+            with self._runner(config) as runner:
+                self._build = self._prepare_build(runner, **kwargs)
+                try:
+                    self._replace(self._build, **kwargs)
+                finally:
+                    self._build = None
+
+    def _prepare_build(
+        self,
+        runner: shard_writing.Runner,
+        *,
+        download_config: tfds.download.DownloadConfig,
+        download_dir: epath.PathLike | None = None,
+        file_format: str | tfds.core.FileFormat | None = None,
+        **_: Any,
+    ) -> _Build:
+        """Gets the input and plans the dataset; nothing is written or removed yet."""
+        dl_manager = self._make_download_manager(download_dir, download_config)
+        plans = digest = None
+        if download_config.max_examples_per_split != 0:  # else TFDS looks at no input
+            splits = self._opened_splits(dl_manager)
+            if problems := "; ".join(tfds_internals.check()):
+                logging.warning("This TFDS is not known (%s); it writes the dataset.", problems)
+            elif all(isinstance(split, Examples) for split in splits.values()):
+                plans = self._plan(splits, download_config)
+                file_format = tfds_internals.format_name(file_format or self.info.file_format)
+                digest = shard_writing.plan_digest(plans, file_format)
+        return _Build(dl_manager, plans, staging.Staging(self.data_path, digest), runner)
+
+    def _replace(
+        self, build: _Build, *, download_dir: epath.PathLike | None = None, **kwargs: Any
+    ) -> None:
+        """Lets TFDS prepare the dataset, in place of one that is there."""
+        if files.exists(self.data_path):
+            staging.discard(self.data_path)
+            tfds_internals.forget_dataset(self.info)
+        with tfds_internals.prepared_in(self.data_path, build.stage.filling(flush=self.flush)):
+            super().download_and_prepare(download_dir=download_dir, **kwargs)
+        if build.plans:
+            self._save_labels(build.plans, download_dir)
+
+    def _make_download_manager(
+        self,
+        download_dir: epath.PathLike | None,
+        download_config: tfds.download.DownloadConfig,
+    ) -> tfds.download.DownloadManager:
+        """Gives TFDS the one that the build was planned with, so that nothing is done twice."""
+        if self._build is not None:
+            return self._build.dl_manager
+        return super()._make_download_manager(download_dir, download_config)
 
     def is_prepared(self) -> bool:
         """Tells whether the dataset is prepared; TFDS warns of a folder that is not there."""
-        return self.data_path.exists() and super().is_prepared()
+        return files.exists(self.data_path) and super().is_prepared()
 
-    def _check_input(
-        self,
-        download_config: tfds.download.DownloadConfig,
-        download_dir: epath.PathLike | None,
-    ) -> None:
-        """Plans a build, so that no prepared dataset is removed for one that is not possible."""
-        if download_config.max_examples_per_split == 0:  # TFDS then looks at no input
-            return
-        # What has to be downloaded again is downloaded again by the build.
-        mode = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
-        with _system_errors(self.data_path):
-            self._planned(dataclasses.replace(download_config, download_mode=mode), download_dir)
-
-    def _save_labels(self, download_dir: epath.PathLike | None) -> None:
-        """Saves the labels, for the evaluation of models, where reading them takes long."""
-        if not self._written or prepared.skips_images(self.info.file_format.value, self.data_path):
-            return
+    def _save_labels(self, plans: Sequence[SplitPlan], download_dir: epath.PathLike | None) -> None:
+        """Saves the labels, for the evaluation of models: to read them takes long."""
         splits = prepared.prepared_splits(self)
         folder = absolute(self.index_dir(download_dir))
-        for plan in self._written:
+        for plan in plans:
             if plan.split in dataset.measured(self.facts):
                 columns = plan.examples.take(plan.order).columns
-                split = splits[plan.split]
-                saved_labels.save(folder, split, saved_labels.identity(split), columns)
-
-    def _discard_half(self) -> None:
-        """Removes a dataset that appeared in part: object stores copy when TFDS renames."""
-        path = self.data_path
-        if stores.is_local(path) or not path.exists() or not staging.is_unfinished(path):
-            return
-        if not manifest.is_complete(path):
-            staging.discard(path)
-
-    def _post_download_and_prepare_hook(self) -> None:
-        if self.flush and stores.is_local(self._dataset_path):
-            flush(self._dataset_path.parent)  # the name, too, is on the disk before shards go
-        staging.clear(self._dataset_path)
+                sizes = plan.record_sizes[plan.order]
+                prepared_labels.save_labels(splits[plan.split], folder, columns, sizes)
 
     def open_splits(
         self,
@@ -242,6 +271,11 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
                 splits = self._split_generators(dl_manager)
         return LazyMapping(splits, lambda name: _opened(splits[name]))
 
+    def _opened_splits(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        with stores.explained(tfds_internals.manual_dir(dl_manager)):
+            splits = self._split_generators(dl_manager)
+            return {name: _opened(split) for name, split in splits.items()}
+
     def index_dir(self, download_dir: epath.PathLike | None = None) -> epath.Path:
         """Gives where indexes are saved.
 
@@ -255,45 +289,26 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig,
     ) -> Sequence[tfds.core.SplitInfo]:
-        problems = tfds_internals.check()
-        beam = options.beam_runner(download_config)
-        pool = contextlib.nullcontext() if beam else self.worker_pool()
-        with pool as runner:
-            with stores.explained(tfds_internals.manual_dir(dl_manager)):
-                found = self._split_generators(dl_manager)
-                splits = {name: _opened(split) for name, split in found.items()}
-            if not problems and all(isinstance(split, Examples) for split in splits.values()):
-                return self._write_splits(splits, download_config, beam or runner)
-        for problem in problems:
-            logging.warning("This TFDS is not known (%s); it writes the dataset itself.", problem)
-        return super()._generate_splits(dl_manager, download_config)
-
-    def _write_splits(
-        self,
-        splits: Mapping[str, Examples],
-        download_config: tfds.download.DownloadConfig,
-        runner: shard_writing.Runner,
-    ) -> Sequence[tfds.core.SplitInfo]:
+        build = self._build
+        if build is None or build.plans is None:
+            written: Sequence[tfds.core.SplitInfo] = super()._generate_splits(
+                dl_manager, download_config
+            )
+            return written
+        splits = {plan.split: plan.examples for plan in build.plans}
         for difference in dataset.differences(self.info.full_name, self.facts, splits):
             logging.warning("%s", difference)
-        plans = self._plan(splits, download_config)
         file_format = self.info.file_format.value
-        target = self.data_path  # TFDS's temporary folder; it becomes the dataset
-        stage = staging.Staging(self._dataset_path, shard_writing.identity(plans, file_format))
-        stage.open(target)
-        staging.clear(self._dataset_path, keep=stage.path)
-        plan = self._build_plan(plans, stage, file_format, download_config)
+        plan = self._build_plan(build.plans, build.stage, file_format, download_config)
         self.on_plan(plan)
         shards = shard_writing.write_splits(
-            plans,
-            shard_writing.Output(stage.path, file_format, tfds_internals.shard_namer(self)),
+            build.plans,
+            shard_writing.Output(build.stage.folder, file_format, tfds_internals.shard_namer(self)),
             options.shard_counter(download_config),
-            runner,
+            build.runner,
             workers=plan.workers,
         )
-        stage.publish([name for results in shards.values() for name in results], target)
-        manifest.write(target, file_format, shards)
-        self._written = plans
+        build.stage.record(shards, file_format)
         return [
             tfds_internals.split_info(
                 self,
@@ -325,9 +340,11 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         tfds_internals.check_version(self)
         config = download_config or tfds.download.DownloadConfig()
         with _system_errors(self.data_path):
-            plans = self._planned(config, download_dir)
+            dl_manager = self._make_download_manager(download_dir, config)
+            plans = self._plan(self._opened_splits(dl_manager), config)
             file_format = self.info.file_format.value
-            stage = staging.Staging(self.data_path, shard_writing.identity(plans, file_format))
+            digest = shard_writing.plan_digest(plans, file_format)
+            stage = staging.Staging(self.data_path, digest)
             return self._build_plan(plans, stage, file_format, config)
 
     def _build_plan(
@@ -340,15 +357,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         workers = self.workers or processes.default_workers()
         # How fast Beam's workers are cannot be tried here.
         tried_with = None if options.uses_beam(download_config) else workers
-        estimate = preflight.estimate(plans, stage.path, file_format, tried_with)
-        return BuildPlan(self._dataset_path, plans, file_format, stage.path, workers, estimate)
-
-    def _planned(
-        self, download_config: tfds.download.DownloadConfig, download_dir: epath.PathLike | None
-    ) -> list[SplitPlan]:
-        found = self._split_generators(self._make_download_manager(download_dir, download_config))
-        splits = {name: _opened(split) for name, split in found.items()}
-        return self._plan(splits, download_config)
+        estimate = preflight.estimate(plans, stage.folder, file_format, tried_with)
+        return BuildPlan(stage.target, plans, file_format, stage.folder, workers, estimate)
 
     def _plan(
         self, splits: Mapping[str, Examples], download_config: tfds.download.DownloadConfig
@@ -364,8 +374,14 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
             for split, examples in splits.items()
         ]
 
+    def _runner(
+        self, download_config: tfds.download.DownloadConfig
+    ) -> contextlib.AbstractContextManager[shard_writing.Runner]:
+        beam = options.beam_runner(download_config)
+        return contextlib.nullcontext(beam) if beam else self.worker_pool()
+
     @contextlib.contextmanager
-    def worker_pool(self) -> Iterator[processes.WorkerPool]:
+    def worker_pool(self) -> Iterator[processes.WorkerPool[ShardTask, ShardResult]]:
         """Gives the processes that write shards; they get ready while archives are indexed."""
         with contextlib.ExitStack() as stack:
             pool = self._pool
@@ -395,7 +411,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         self, dl_manager: tfds.download.DownloadManager, archive: epath.PathLike
     ) -> copies.ArchiveIndex:
         """Indexes an archive; the index is kept with the downloads."""
-        if self._on_archive is not None and stores.is_local(archive):
+        if self._on_archive is not None and is_local(archive):
             with contextlib.suppress(OSError):
                 self._on_archive(files.size(archive))
         return copies.index_archive(
@@ -414,7 +430,7 @@ def _system_errors(dataset: epath.Path) -> Iterator[None]:
     except ImagenetFamilyError:
         raise
     except OSError as error:
-        raise write_error(dataset, error) from error
+        raise files.write_error(dataset, error) from error
 
 
 def _opened(split: Any) -> Any:

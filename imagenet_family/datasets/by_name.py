@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 from imagenet_family import DATASETS
-from imagenet_family.build import staging
 from imagenet_family.datasets import catalogue
 from imagenet_family.datasets.dataset import Dataset, Split
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
@@ -132,7 +131,7 @@ def builders(
         name: See `Name`. A builder is given as it is.
         config: The config, if it is not in the name.
         version: The version, if it is not in the name.
-        overwrite: Whether to remove a prepared dataset that cannot be opened.
+        overwrite: Whether a prepared dataset that cannot be opened will be overwritten anyway.
         **kwargs: Further arguments of each builder.
 
     Raises:
@@ -265,25 +264,18 @@ def _made(
             if not isinstance(error, ValueError | TypeError | AssertionError):
                 raise
             raise UsageError(f"{name!r} cannot be opened: {error}") from error
+        if overwrite:  # by the build, once it is known to be possible
+            return _made(builder_cls, name, False, {**kwargs, "ignore_prepared": True})
         found, wanted = _file_format(folder), kwargs.get("file_format")
         if wanted and found not in (None, wanted):
-            if not overwrite:
-                raise BuildError(
-                    f"{folder} is prepared as {found}, not as {wanted}. --overwrite deletes it and "
-                    "builds it anew; with another data_dir both are kept."
-                ) from error
-            # The build removes it, once it is known to be possible.
-            builder = _made(builder_cls, name, True, {**kwargs, "file_format": None})
-            builder.info.set_file_format(wanted, override=True, override_if_initialized=True)
-            return builder
-        if not overwrite:
             raise BuildError(
-                f"{folder}: the prepared dataset cannot be opened ({type(error).__name__}: "
-                f"{error}). Build it again, with --overwrite."
+                f"{folder} is prepared as {found}, not as {wanted}. --overwrite deletes it and "
+                "builds it anew; with another data_dir both are kept."
             ) from error
-    with staging.build_lock(folder):
-        staging.discard(folder)
-    return _made(builder_cls, name, False, kwargs)
+        raise BuildError(
+            f"{folder}: the prepared dataset cannot be opened ({type(error).__name__}: "
+            f"{error}). Build it again, with --overwrite."
+        ) from error
 
 
 def _file_format(folder: PathLike) -> str | None:

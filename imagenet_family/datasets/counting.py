@@ -5,20 +5,20 @@ from __future__ import annotations
 import tempfile
 
 import numpy as np
-from etils import epath
 
 from imagenet_family import copies
 from imagenet_family.errors import LabelError
+from imagenet_family.storage.paths import PathLike
 
 
-def index(path: epath.Path, progress: bool) -> copies.ArchiveIndex:
+def index(path: PathLike, progress: bool) -> copies.ArchiveIndex:
     """Indexes an archive."""
     # A gzip archive is decompressed into a folder that is gone afterwards.
     with tempfile.TemporaryDirectory() as folder:
         return copies.index_archive(path, cache_dir=folder, progress=progress)
 
 
-def folders(path: epath.Path, progress: bool) -> tuple[int, int]:
+def folders(path: PathLike, progress: bool) -> tuple[int, int]:
     """Counts the images of an archive that has a folder for each class."""
     found = index(path, progress)
     return len(found), len(np.unique(found.directory))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.examples.table import Examples
@@ -20,6 +19,7 @@ from imagenet_family.metrics.label_columns import Labels
 from imagenet_family.metrics.metric import Metric
 from imagenet_family.metrics.results import Accuracy
 from imagenet_family.metrics.robustness import Gap, Line
+from imagenet_family.storage.paths import PathLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SourceFile:
     """
 
     name: str
-    count: Callable[[epath.Path, bool], tuple[int, int | None]]
+    count: Callable[[PathLike, bool], tuple[int, int | None]]
     examples: int | None = None
     classes: int | None = None
     where_to_get: str = ""

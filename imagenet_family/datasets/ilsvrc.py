@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from etils import epath
 
 from imagenet_family import tfds_internals
 from imagenet_family.copies import ArchiveIndex
-from imagenet_family.datasets import counting
+from imagenet_family.copies.near_misses import near_misses
+from imagenet_family.datasets import counting, image_names
 from imagenet_family.datasets.dataset import Alone, SourceFile, Split
 from imagenet_family.errors import BuildError, LabelError, MissingFileError
 from imagenet_family.examples.table import Examples
 from imagenet_family.labels import classes, label_files
 from imagenet_family.metrics.accuracy import STANDARD
 from imagenet_family.metrics.label_columns import Labels
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join
 
 if TYPE_CHECKING:
     from tensorflow_datasets.download import DownloadManager
@@ -25,6 +26,24 @@ if TYPE_CHECKING:
 TRAIN = "ILSVRC2012_img_train.tar"
 VALIDATION = "ILSVRC2012_img_val.tar"
 TEST = "ILSVRC2012_img_test.tar"
+
+OTHER_NAMES = {TEST: ("ILSVRC2012_img_test_v10102019.tar",)}
+"""Other names under which image-net.org gives an archive."""
+
+_PACK = "pack the images in it as a tar of the name"
+_KAGGLE = "imagenet-object-localization-challenge.zip"
+# Where the images of each archive lie about in other forms, and what makes the archive of it.
+_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
+    TRAIN: {
+        name: f"{_PACK} {TRAIN}, each in the folder of its wnid"
+        for name in ("train", "ILSVRC2012_img_train", _KAGGLE)
+    },
+    VALIDATION: {
+        name: f"{_PACK} {VALIDATION}"
+        for name in ("val", "validation", "ILSVRC2012_img_val", _KAGGLE)
+    },
+    TEST: {name: f"{_PACK} {TEST}" for name in ("test", "ILSVRC2012_img_test", _KAGGLE)},
+}
 
 TRAIN_EXAMPLES = 1_281_167
 VALIDATION_EXAMPLES = 50_000
@@ -40,7 +59,6 @@ RELEASE_NOTES = {
 }
 
 _WHERE = "https://image-net.org/download-images (ILSVRC2012; needs an account)"
-_TEST_NAME = re.compile(rb"ILSVRC2012_test_\d{8}\.JPEG")
 _WNID_LENGTH = 9  # 'n' and eight digits
 _NO_LABEL = -1  # in the test split, as stock TFDS writes it
 
@@ -56,8 +74,11 @@ def train_labels(index: ArchiveIndex, rows: np.ndarray | None = None) -> np.ndar
         LabelError: A member belongs to none of the 1,000 classes.
     """
     names = index.names if rows is None else index.names[rows]
+    chosen = np.arange(len(index)) if rows is None else rows
+    names = image_names.TRAIN.published(names, lambda row: index.place(int(chosen[row])))
     directory = index.directory if rows is None else index.directory[rows]
     label = class_of_directories(index)[directory]
+    _check_folders(index, names, directory, label, rows)
     # A flat archive has no class folders, but every image is named after its class.
     loose = np.flatnonzero(label < 0)
     prefixes, inverse = np.unique(names[loose].astype(f"S{_WNID_LENGTH}"), return_inverse=True)
@@ -67,9 +88,8 @@ def train_labels(index: ArchiveIndex, rows: np.ndarray | None = None) -> np.ndar
         row = int(np.flatnonzero(label < 0)[0])
         row = row if rows is None else int(rows[row])
         raise LabelError(
-            f"{index.source}: member {index.member_name(row)} at offset {index.offsets[row]} "
-            "belongs to no class: expected an image in a tar or folder named after a wnid "
-            f"(n01440764), or a name that begins with one. Is this {TRAIN}?"
+            f"{index.place(row)} belongs to no class: expected an image in a tar or folder named "
+            f"after a wnid (n01440764), or a name that begins with one. Is this {TRAIN}?"
         )
     return label
 
@@ -79,6 +99,26 @@ def train_examples(index: ArchiveIndex, rows: np.ndarray | None = None) -> Examp
     names = index.names if rows is None else index.names[rows]
     columns = {"file_name": names, "label": train_labels(index, rows)}
     return Examples.from_index(index, columns, rows)
+
+
+def _check_folders(
+    index: ArchiveIndex,
+    names: np.ndarray,
+    directory: np.ndarray,
+    label: np.ndarray,
+    rows: np.ndarray | None,
+) -> None:
+    """Refuses an image in the tar or folder of another class than its name says."""
+    wnids = [name.rpartition("/")[2].encode()[:_WNID_LENGTH] for name in index.directories]
+    folders = np.array(wnids, f"S{_WNID_LENGTH}")
+    astray = np.flatnonzero((label >= 0) & (names.astype(folders.dtype) != folders[directory]))
+    if len(astray):
+        row = int(astray[0]) if rows is None else int(rows[astray[0]])
+        raise LabelError(
+            f"{index.place(row)}: expected an image of the class that its folder is named after, "
+            f"found one that its name says to be of another ({len(astray):,} such images). Take "
+            f"the published {TRAIN}."
+        )
 
 
 def class_of_directories(index: ArchiveIndex) -> np.ndarray:
@@ -93,8 +133,17 @@ def validation_examples(index: ArchiveIndex) -> Examples:
     Raises:
         LabelError: A member is not one of the 50,000 validation images.
     """
-    columns = {"file_name": index.names, "label": validation_labels(index)}
+    columns = {"file_name": validation_names(index), "label": validation_labels(index)}
     return Examples.from_index(index, columns)
+
+
+def validation_names(index: ArchiveIndex) -> np.ndarray:
+    """Gives the published name of each member of the validation archive, `S` (n,).
+
+    Raises:
+        LabelError: A member has another name.
+    """
+    return image_names.VALIDATION.published(index.names, index.place)
 
 
 def validation_labels(index: ArchiveIndex) -> np.ndarray:
@@ -104,42 +153,42 @@ def validation_labels(index: ArchiveIndex) -> np.ndarray:
         LabelError: A member is not one of the 50,000 validation images.
     """
     try:
-        return classes.validation_labels_for(index.names)
+        return classes.validation_labels_for(validation_names(index))
     except LabelError as error:
         raise LabelError(f"{index.source}: {error}") from error
 
 
 def test_examples(index: ArchiveIndex) -> Examples:
-    """Gives the examples of the test archive, whose labels were never published (-1)."""
+    """Gives the examples of the test archive, whose labels were never published (-1).
+
+    Raises:
+        LabelError: A member is not a test image.
+    """
+    names = image_names.TEST.published(index.names, index.place)
     label = np.full(len(index), _NO_LABEL, np.int64)
-    return Examples.from_index(index, {"file_name": index.names, "label": label})
+    return Examples.from_index(index, {"file_name": names, "label": label})
 
 
-def _count_train(path: epath.Path, progress: bool) -> tuple[int, int]:
+def _count_train(path: PathLike, progress: bool) -> tuple[int, int]:
     index = counting.index(path, progress)
     label = train_labels(index)
     counting.check_distinct(index)
     return len(index), len(np.unique(label))
 
 
-def _count_validation(path: epath.Path, progress: bool) -> tuple[int, int]:
+def _count_validation(path: PathLike, progress: bool) -> tuple[int, int]:
     index = counting.index(path, progress)
     return len(index), len(np.unique(validation_labels(index)))
 
 
-def _count_test(path: epath.Path, progress: bool) -> tuple[int, None]:
+def _count_test(path: PathLike, progress: bool) -> tuple[int, None]:
     index = counting.index(path, progress)
+    test_examples(index)
     counting.check_distinct(index)
-    for row, name in enumerate(index.names.tolist()):
-        if not _TEST_NAME.fullmatch(name):
-            raise LabelError(
-                f"{index.source}: member {index.member_name(row)} at offset {index.offsets[row]}: "
-                f"expected names such as ILSVRC2012_test_00000001.JPEG. Is this {TEST}?"
-            )
     return len(index), None
 
 
-def count_listed(path: epath.Path, progress: bool) -> tuple[int, int]:
+def count_listed(path: PathLike, progress: bool) -> tuple[int, int]:
     """Counts the images and classes of a list of names of train images; see `SourceFile`.
 
     Raises:
@@ -192,9 +241,12 @@ def rows_named(index: ArchiveIndex, wanted: Collection[bytes], listed_in: object
     """
     if not wanted:
         raise LabelError(f"{listed_in}: there is no image in it. Get it again.")
-    chosen = np.fromiter((name in wanted for name in index.names.tolist()), bool, len(index))
-    rows = np.flatnonzero(chosen)
-    missing = set(wanted).difference(index.names[rows].tolist())
+    names, rows = index.names, _rows_in(index.names, wanted)
+    missing = set(wanted).difference(names[rows].tolist())
+    if missing:  # or is called otherwise in this archive
+        names = image_names.any_published(names)
+        rows = _rows_in(names, wanted)
+        missing = set(wanted).difference(names[rows].tolist())
     if missing:
         some = ", ".join(sorted(name.decode("utf-8", "replace") for name in missing)[:5])
         raise LabelError(
@@ -205,6 +257,11 @@ def rows_named(index: ArchiveIndex, wanted: Collection[bytes], listed_in: object
     return rows
 
 
+def _rows_in(names: np.ndarray, wanted: Collection[bytes]) -> np.ndarray:
+    chosen = np.fromiter((name in wanted for name in names.tolist()), bool, len(names))
+    return np.flatnonzero(chosen)
+
+
 def instructions(*archives: str, some: bool = False) -> str:
     """Says what to put into manual_dir.
 
@@ -212,16 +269,27 @@ def instructions(*archives: str, some: bool = False) -> str:
         *archives: File names.
         some: Whether one of them is enough.
     """
-    files = " and ".join(archives) if not some else f"at least one of {', '.join(archives)}"
+    wanted = " and ".join(archives) if not some else f"at least one of {', '.join(archives)}"
     return (
-        f"Put {files} into manual_dir. They are free for non-commercial research: register at "
+        f"Put {wanted} into manual_dir. They are free for non-commercial research: register at "
         "https://image-net.org/download-images for the links."
     )
 
 
+def archive_in(folder: PathLike, name: str) -> str | None:
+    """Gives the path of an archive in a folder, under any of the names that it is published as.
+
+    Args:
+        folder: The folder.
+        name: The name that it goes by here.
+    """
+    paths = (join(folder, each) for each in (name, *OTHER_NAMES.get(name, ())))
+    return next((path for path in paths if files.exists(path)), None)
+
+
 def find_archives(
     dl_manager: DownloadManager, *archives: str, at_least: int | None = None
-) -> dict[str, epath.Path]:
+) -> dict[str, str]:
     """Finds archives in manual_dir.
 
     Args:
@@ -237,11 +305,13 @@ def find_archives(
         BuildError: The folder cannot be looked into.
     """
     folder = tfds_internals.manual_dir(dl_manager)
-    found = {name: folder / name for name in archives if (folder / name).exists()}
+    found = {name: path for name in archives if (path := archive_in(folder, name)) is not None}
     if len(found) < (len(archives) if at_least is None else at_least):
-        no_folder = ""
+        no_folder, there = "", []
         try:
-            sum(1 for _ in folder.iterdir())
+            there = files.listing(folder)
+            if not files.exists(folder):
+                no_folder = f"There is no folder {folder}. "
         except PermissionError as error:
             raise BuildError(
                 f"{folder} cannot be looked into: {error}. Change the permissions of the folder or "
@@ -249,11 +319,11 @@ def find_archives(
             ) from error
         except NotADirectoryError:
             no_folder = f"{folder} is a file, not the folder of the archives. "
-        except OSError:
-            no_folder = f"There is no folder {folder}. "
-        missing = ", ".join(str(folder / name) for name in archives if name not in found)
+        missing = [name for name in archives if name not in found]
+        near = [said for name in missing for said in near_misses(there, name, _ELSEWHERE[name])]
         raise MissingFileError(
-            f"Not found: {missing}. {no_folder}"
+            f"Not found: {', '.join(join(folder, name) for name in missing)}. {no_folder}"
+            f"{''.join(f'{said} ' for said in dict.fromkeys(near))}"
             f"{instructions(*archives, some=at_least is not None)} "
             "(--manual_dir says which folder that is, in Python manual_dir=…, and to TFDS "
             "DownloadConfig(manual_dir=…).)"

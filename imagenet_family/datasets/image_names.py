@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,12 +29,14 @@ class Naming:
     Attributes:
         stem: What stands before the number; a `#` stands for any digit.
         example: A published name, for messages.
+        images: What the images are called, for messages.
     """
 
     stem: bytes
     example: str
+    images: str
 
-    def published(self, names: np.ndarray, source: str) -> np.ndarray:
+    def published(self, names: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
         r"""Gives the published name of every image.
 
         Copies are known that add a wnid (`n01440764_10026_n01440764.JPEG`, on Hugging Face), and
@@ -41,7 +44,7 @@ class Naming:
 
         Args:
             names: `S` (n,), base names of members.
-            source: The archive, for messages.
+            place: Says where the image of a row lies, for messages.
 
         Returns:
             `S` (n,), the same array where all names are as published.
@@ -52,18 +55,18 @@ class Naming:
         strange = np.flatnonzero(~self._are_plain(names))
         if not len(strange):
             return names
-        found = [self._normalized(name) for name in names[strange].tolist()]
+        found = [self.read(name) for name in names[strange].tolist()]
         wrong = [int(row) for row, name in zip(strange, found, strict=True) if name is None]
         if wrong:
             shown = ", ".join(
                 repr(names[row].decode("utf-8", "replace")) for row in wrong[:_NUM_NAMED]
             )
             raise LabelError(
-                f"{source}: {len(wrong):,} of its {len(names):,} images have other names than the "
-                f"published ones, such as {self.example}: {shown}"
-                f"{', …' if len(wrong) > _NUM_NAMED else ''}. Names decide what an image is called "
-                "in the dataset and where it stands. Is it the archive of this name? Take the "
-                "published one, or give the images their published names."
+                f"{place(wrong[0])}: expected the name of one of the {self.images}, such as "
+                f"{self.example}, found another one ({len(wrong):,} of {len(names):,} images: "
+                f"{shown}{', …' if len(wrong) > _NUM_NAMED else ''}). Names decide what an image "
+                "is called in the dataset and where it stands. Is it the archive of this name? "
+                "Take the published one, or give the images their published names."
             )
         widths = [len(name) for name in found if name is not None]
         renamed = names.astype(f"S{max(names.dtype.itemsize, *widths)}")
@@ -86,8 +89,8 @@ class Naming:
                 break
         return plain
 
-    def _normalized(self, name: bytes) -> bytes | None:
-        """Gives the published name in a name that is not plain; None if there is none for sure."""
+    def read(self, name: bytes) -> bytes | None:
+        """Gives the published name in a name; None if there is none for sure."""
         base = name.rpartition(b"\\")[2]
         stem = re.escape(self.stem).replace(rb"\#", rb"\d").replace(b"#", rb"\d")
         match = re.fullmatch(rb"(%b)_(\d+)(?:_(n\d{8}))?\.JPEG" % stem, base)
@@ -100,6 +103,19 @@ class Naming:
         return image + b"_" + number + _SUFFIX
 
 
-TRAIN = Naming(b"n########", "n01440764_10026.JPEG")
-VALIDATION = Naming(b"ILSVRC2012_val", "ILSVRC2012_val_00000001.JPEG")
-TEST = Naming(b"ILSVRC2012_test", "ILSVRC2012_test_00000001.JPEG")
+TRAIN = Naming(b"n########", "n01440764_10026.JPEG", "train images")
+VALIDATION = Naming(b"ILSVRC2012_val", "ILSVRC2012_val_00000001.JPEG", "validation images")
+TEST = Naming(b"ILSVRC2012_test", "ILSVRC2012_test_00000001.JPEG", "test images")
+
+
+def any_published(names: np.ndarray) -> np.ndarray:
+    """Gives the published name of every image that surely has one, and the others as they are.
+
+    Args:
+        names: `S` (n,), base names of members of any of the archives.
+    """
+    found = [
+        next((p for naming in (TRAIN, VALIDATION, TEST) if (p := naming.read(name))), name)
+        for name in names.tolist()
+    ]
+    return np.array(found, "S")

@@ -54,7 +54,8 @@ def download(url: str, partial: Path, expected_size: int | None, verify_ssl: boo
     """
     if expected_size and _size(partial) == expected_size:
         return
-    adapter = HTTPAdapter(max_retries=RETRIES.new(connect=1, read=1))
+    # Whoever was never answered may be offline; resolver and kernel have tried more than once.
+    adapter = HTTPAdapter(max_retries=RETRIES.new(connect=0, read=1))
     without_progress, furthest = 0, _size(partial)
     with requests.Session() as session:
         session.mount("http://", adapter)
@@ -64,8 +65,7 @@ def download(url: str, partial: Path, expected_size: int | None, verify_ssl: boo
             have = _size(partial) if mark else 0
             try:
                 with _ask(session, url, have, mark, verify_ssl) as response:
-                    # Whoever was never answered may be offline; after an answer, waiting pays.
-                    adapter.max_retries = RETRIES
+                    adapter.max_retries = RETRIES  # there is a server: waiting for it pays
                     if response.status_code == 200 or _is_the_rest(response, have, mark):
                         return _receive(response, url, partial, have, expected_size)
                     discard(partial)

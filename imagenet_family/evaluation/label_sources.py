@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from etils import epath
 
 from imagenet_family import DATASETS
 from imagenet_family.datasets import by_name, catalogue
@@ -19,6 +18,8 @@ from imagenet_family.datasets.dataset import Alone, Split, measured
 from imagenet_family.errors import MissingFileError, UsageError
 from imagenet_family.metrics.accuracy import STANDARD
 from imagenet_family.metrics.label_columns import Labels, LabelSets
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join, user_path
 
 if TYPE_CHECKING:
     from imagenet_family.datasets.builder import ArchiveBuilder
@@ -71,9 +72,9 @@ class LabelledSplit:
 def read_splits(
     names: by_name.Name | Iterable[by_name.Name],
     *,
-    data_dir: epath.PathLike | None = None,
-    manual_dir: epath.PathLike | None = None,
-    download_dir: epath.PathLike | None = None,
+    data_dir: PathLike | None = None,
+    manual_dir: PathLike | None = None,
+    download_dir: PathLike | None = None,
     progress: bool = True,
     **builder_kwargs: Any,
 ) -> list[LabelledSplit]:
@@ -134,7 +135,7 @@ def _listed(names: by_name.Name | Iterable[by_name.Name]) -> list[by_name.Name]:
 
 
 def _builders(
-    names: list[by_name.Name], data_dir: epath.PathLike | None, kwargs: dict[str, Any]
+    names: list[by_name.Name], data_dir: PathLike | None, kwargs: dict[str, Any]
 ) -> Iterator[ArchiveBuilder]:
     for name in names:
         read: list[dict[str, Split]] = []
@@ -147,8 +148,8 @@ def _builders(
 
 def _read(
     builder: ArchiveBuilder,
-    manual_dir: epath.PathLike | None,
-    download_dir: epath.PathLike | None,
+    manual_dir: PathLike | None,
+    download_dir: PathLike | None,
     progress: bool,
 ) -> Iterator[LabelledSplit]:
     splits = measured(builder.facts)
@@ -178,7 +179,7 @@ def _read(
 def _read_prepared(
     builder: ArchiveBuilder,
     splits: Mapping[str, Split],
-    download_dir: epath.PathLike | None,
+    download_dir: PathLike | None,
     progress: bool,
 ) -> Iterator[LabelledSplit]:
     from imagenet_family.shards import prepared, prepared_labels
@@ -201,17 +202,17 @@ def _read_alone(
     builder: ArchiveBuilder,
     name: str,
     alone: Alone,
-    manual_dir: epath.PathLike | None,
-    download_dir: epath.PathLike | None,
+    manual_dir: PathLike | None,
+    download_dir: PathLike | None,
     progress: bool,
 ) -> LabelledSplit:
     """Reads one split alone: `open_splits` would ask for the other splits' files too."""
     from imagenet_family import copies
     from imagenet_family.datasets import ilsvrc
 
-    folder = epath.Path(download_dir or builder.data_dir_root / "downloads") / "manual"
-    archive = epath.Path(manual_dir or folder).expanduser() / alone.archive
-    if archive.exists():
+    folder = join(download_dir or builder.data_dir_root / "downloads", "manual")
+    archive = join(user_path(manual_dir or folder), alone.archive)
+    if files.exists(archive):
         index = copies.index_archive(
             archive, cache_dir=builder.index_dir(download_dir), progress=progress
         )

@@ -27,16 +27,18 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
-from etils import epath
 
 from imagenet_family.errors import EvaluationError, MissingFileError, UsageError
 from imagenet_family.evaluation import prediction_formats as formats
 from imagenet_family.labels.classes import NUM_CLASSES
 from imagenet_family.metrics import label_columns
 from imagenet_family.metrics.predictions import TOP_K, Predictions, as_predictions
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, name_of
 
 _NAME_COLUMNS = ("file_name", "filename")
 _VALUE_COLUMNS = ("prediction", "top5", "logits")
@@ -54,7 +56,7 @@ class _Chosen(NamedTuple):
     kind: str
 
 
-def read_predictions(path: epath.PathLike) -> Predictions:
+def read_predictions(path: PathLike) -> Predictions:
     """Reads a prediction file; see the module for its columns.
 
     Args:
@@ -69,22 +71,21 @@ def read_predictions(path: epath.PathLike) -> Predictions:
         UsageError: The suffix is none of these.
         EvaluationError: The file is damaged, lacks a column, or a prediction cannot be used.
     """
-    path = epath.Path(path)
-    name = path.name.lower()
-    suffix = epath.Path(name.removesuffix(".gz")).suffix
+    name = name_of(path).lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
     if suffix not in (*_READERS, ".npy") or (name.endswith(".gz") and suffix not in _TEXT):
         raise UsageError(
             f"{path}: a prediction file ends in {', '.join(_READERS)} or .npy; found "
-            f"{path.suffix!r}."
+            f"{Path(name).suffix!r}."
         )
-    if not path.exists():
+    if not files.exists(path):
         raise MissingFileError(f"{path}: there is no such prediction file.")
     try:
-        with path.open("rb") as file:
+        with files.open_read(path) as file:
             if suffix == ".npy":
                 return _of_array(formats.read_npy(file))
             if name.endswith(".gz"):
-                return _of_columns(gzip.open(file), _READERS[suffix])
+                return _of_columns(cast(BinaryIO, gzip.open(file)), _READERS[suffix])
             return _of_columns(file, _READERS[suffix])
     except EvaluationError as error:
         raise EvaluationError(f"{path}: {error}") from None
@@ -92,7 +93,7 @@ def read_predictions(path: epath.PathLike) -> Predictions:
         raise EvaluationError(f"{path}: cannot be read: {error}.") from error
 
 
-def write_template(path: epath.PathLike, file_names: Iterable[str]) -> None:
+def write_template(path: PathLike, file_names: Iterable[str]) -> None:
     """Writes a prediction file with the file names, and the predictions left to fill in.
 
     Args:
@@ -102,15 +103,15 @@ def write_template(path: epath.PathLike, file_names: Iterable[str]) -> None:
 
     Raises:
         UsageError: The suffix is another, or the file exists.
+        BuildError: It cannot be written.
     """
-    path = epath.Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".jsonl"):
-        raise UsageError(f"{path}: a template ends in .csv or .jsonl; found {path.suffix!r}.")
-    if path.exists():
+    suffix = Path(name_of(path)).suffix
+    if suffix.lower() not in (".csv", ".jsonl"):
+        raise UsageError(f"{path}: a template ends in .csv or .jsonl; found {suffix!r}.")
+    if files.exists(path):
         raise UsageError(f"{path}: the file exists already; delete it or choose another name.")
     text = io.StringIO(newline="")
-    if suffix == ".csv":
+    if suffix.lower() == ".csv":
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file_name", "prediction"])
         writer.writerows([name, ""] for name in file_names)
@@ -118,7 +119,7 @@ def write_template(path: epath.PathLike, file_names: Iterable[str]) -> None:
         for name in file_names:
             row = {"file_name": name, "prediction": None}
             text.write(json.dumps(row, ensure_ascii=False) + "\n")
-    path.write_bytes(text.getvalue().encode())
+    files.write_output(path, text.getvalue().encode())
 
 
 _Reader = Callable[[BinaryIO, formats.Choose], Mapping[str, Any]]

@@ -239,7 +239,7 @@ def read_npz(file: BinaryIO, choose: Choose) -> Columns:
             )
         with arrays:
             wanted = choose(arrays.files)
-            for info in arrays.zip.infolist():
+            for info in arrays.zip.infolist() if arrays.zip else ():
                 if info.file_size > _MAX_ARRAY_BYTES:
                     raise EvaluationError(
                         f"array {info.filename} has {info.file_size:,} bytes, more than "

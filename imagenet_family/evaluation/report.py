@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 
-from imagenet_family.errors import BuildError, UsageError
+from imagenet_family.errors import UsageError
 from imagenet_family.evaluation import plots, summary
 from imagenet_family.evaluation.label_sources import LabelledSplit
 from imagenet_family.evaluation.measuring import Evaluation, SplitSummary
@@ -19,6 +18,8 @@ from imagenet_family.evaluation.thumbnails import Place, thumbnails
 from imagenet_family.labels.classes import class_names, wnids
 from imagenet_family.metrics.accuracy import PER_CLASS
 from imagenet_family.metrics.results import ClassAccuracy, Mistake, MistakeCount, PerClass
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike
 
 MAX_BYTES = 1_900_000
 """Most bytes of a report; thumbnails take what the rest leaves."""
@@ -56,7 +57,7 @@ class _MistakeList:
 
 
 def write_report(
-    path: epath.PathLike, evaluation: Evaluation, splits: Sequence[LabelledSplit] = ()
+    path: PathLike, evaluation: Evaluation, splits: Sequence[LabelledSplit] = ()
 ) -> None:
     """Writes an evaluation as one HTML file that needs no network.
 
@@ -71,10 +72,7 @@ def write_report(
         BuildError: The file cannot be written.
     """
     html = render(evaluation, splits).encode("utf-8", "replace")
-    try:
-        epath.Path(path).write_bytes(html)
-    except OSError as error:
-        raise BuildError(f"{path} cannot be written: {error}.") from error
+    files.write_output(path, html)
 
 
 def check_packages() -> None:

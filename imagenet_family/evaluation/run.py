@@ -22,7 +22,7 @@ from imagenet_family.metrics.predictions import Predictions, as_predictions
 from imagenet_family.progress import tfds_bars_enabled
 
 if TYPE_CHECKING:
-    from etils import epath
+    from imagenet_family.storage.paths import PathLike
 
 # Batches that are read and transformed ahead while the model works.
 _AHEAD = 2
@@ -39,9 +39,9 @@ def evaluate(
     transform: Callable[[np.ndarray], Any] | None = None,
     batch_size: int = 64,
     threads: int | None = None,
-    data_dir: epath.PathLike | None = None,
-    manual_dir: epath.PathLike | None = None,
-    download_dir: epath.PathLike | None = None,
+    data_dir: PathLike | None = None,
+    manual_dir: PathLike | None = None,
+    download_dir: PathLike | None = None,
     level: float = LEVEL,
     progress: bool = True,
     **builder_kwargs: Any,

@@ -22,8 +22,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imagenet_family.errors import ImageError
+
+Pixels = NDArray[np.uint8]
 
 # Where Pillow starts to warn of decompression bombs: a quarter of a GiB as RGB.
 MAX_PIXELS = 89_478_485
@@ -58,6 +61,11 @@ _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 # One image through TensorFlow, in a process of its own: from bytes to the pixels that
 # TFDS's conversion of CMYK JPEGs would see. The first 8 bytes of the answer are height and width.
+# No published image needs it: the 22 CMYK images of ImageNet are plain. Of 40 odd CMYK JPEGs that
+# were tried, two kinds do, of which simplejpeg takes none and Pillow gives other pixels (by up to
+# 6 levels), and so other bytes than stock TFDS: inks stored at half the resolution, as Pillow
+# writes them when asked to (`subsampling=1` or 2), and stray bytes between header segments. Without
+# it a copy that somebody saved again so could not be built, or would not be equal to stock's.
 _TENSORFLOW_DECODE = """
 import struct, sys
 import tensorflow as tf
@@ -154,7 +162,7 @@ def normalize(data: bytes) -> bytes:
     return _encode_jpeg(_decode_with_tensorflow(data) if pixels is None else pixels)
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes) -> Pixels:
     """Returns the pixels as uint8 of shape (height, width, 3), RGB.
 
     Any image of the family is taken: RGB, grayscale and CMYK JPEGs and PNGs. The pixels are equal
@@ -281,7 +289,7 @@ def _check_effort(kind: ImageKind, data: bytes) -> None:
         raise ImageError(f"the JPEG has {scans} scans, more than the {MAX_SCANS} that are decoded")
 
 
-def _decode_jpeg(kind: ImageKind, data: bytes) -> np.ndarray | None:
+def _decode_jpeg(kind: ImageKind, data: bytes) -> Pixels | None:
     """Returns TensorFlow's pixels of a JPEG, or None if only another decoder could know them."""
     import simplejpeg
 
@@ -298,10 +306,10 @@ def _decode_jpeg(kind: ImageKind, data: bytes) -> np.ndarray | None:
     return _cmyk_to_rgb(pixels, _has_adobe_marker(data)) if kind.components == 4 else pixels
 
 
-def _cmyk_to_rgb(cmyk: np.ndarray, inverted: bool) -> np.ndarray:
+def _cmyk_to_rgb(cmyk: Pixels, inverted: bool) -> Pixels:
     """Multiplies each colour with black, in TensorFlow's integer arithmetic (rounding down)."""
     ink = cmyk if inverted else 255 - cmyk
-    rgb: np.ndarray = (ink[..., :3].astype(np.uint16) * ink[..., 3:] // 255).astype(np.uint8)
+    rgb: Pixels = (ink[..., :3].astype(np.uint16) * ink[..., 3:] // 255).astype(np.uint8)
     return rgb
 
 
@@ -312,7 +320,7 @@ def _require_complete(data: bytes) -> None:
         )
 
 
-def _decode_png(data: bytes) -> np.ndarray:
+def _decode_png(data: bytes) -> Pixels:
     _require_complete(data)  # before Pillow, which any other code may have told to be lenient
     from PIL import Image
 
@@ -330,7 +338,7 @@ def _decode_png(data: bytes) -> np.ndarray:
         raise ImageError(f"the PNG cannot be decoded: {error}") from error
 
 
-def _decode_jpeg_with_pillow(data: bytes) -> np.ndarray:
+def _decode_jpeg_with_pillow(data: bytes) -> Pixels:
     from PIL import Image
 
     try:
@@ -342,7 +350,7 @@ def _decode_jpeg_with_pillow(data: bytes) -> np.ndarray:
         raise ImageError(f"the JPEG cannot be decoded: {error}") from error
 
 
-def _decode_with_tensorflow(data: bytes) -> np.ndarray:
+def _decode_with_tensorflow(data: bytes) -> Pixels:
     """Decodes one JPEG in a process that ends again, so that the caller stays small.
 
     Never in this process, even where TensorFlow is imported: a forked worker that calls it hangs.
@@ -361,7 +369,7 @@ def _decode_with_tensorflow(data: bytes) -> np.ndarray:
     return np.frombuffer(done.stdout, np.uint8, offset=8).reshape(height, width, 3)
 
 
-def _encode_jpeg(pixels: np.ndarray) -> bytes:
+def _encode_jpeg(pixels: Pixels) -> bytes:
     """Encodes as `tf.io.encode_jpeg(pixels, format='rgb', quality=100)` does."""
     from PIL import Image
 

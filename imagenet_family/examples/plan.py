@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,16 @@ from imagenet_family.examples.table import Examples, key_of
 _NAMES_AT_ONCE = 1 << 14  # each is an object of its own while it is hashed
 
 ShardCounter = Callable[[int, int], int]  # (bytes of all records, number of examples) -> shards
+
+
+class ShardExamples(Protocol):
+    """The examples of one shard, picklable, in the order in which they are written."""
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Gives each as `(key, example)`; the image is JPEG bytes and the rest plain values."""
+
+    def records(self) -> Iterator[tuple[bytes, ...]]:
+        """Gives each serialized, in pieces."""
 
 
 class Plan(Protocol):
@@ -41,8 +51,8 @@ class Plan(Protocol):
     def num_bytes(self) -> int:
         """Bytes of all records, as far as they can be known."""
 
-    def shard(self, index: int) -> Examples:
-        """Gives the examples of one shard, picklable, in the order in which they are written."""
+    def shard(self, index: int) -> ShardExamples:
+        """Gives the examples of one shard."""
 
     def with_num_shards(self, num_shards: int) -> Plan:
         """Gives the same plan cut into another number of shards."""

@@ -10,15 +10,16 @@ from etils import epath
 
 from imagenet_family import progress
 from imagenet_family.build import processes
-from imagenet_family.shards import manifest, read, webdataset
+from imagenet_family.shards import check_shard, manifest, webdataset
 from imagenet_family.shards.digest import ShardResult, count
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, is_local, join
 
 INFO = "_info.json"
 """Beside the shards: what timm reads of them."""
 
 
-def absolute(folder: epath.PathLike) -> epath.Path:
+def absolute(folder: PathLike) -> epath.Path:
     """Gives the full path of the folder of an export."""
     # Links are followed: what is renamed to the folder's name has to be on its file system.
     return epath.Path(os.path.realpath(folder) if is_local(folder) else folder)
@@ -33,7 +34,7 @@ class Split(NamedTuple):
 
 
 def check_webdataset(
-    output_dir: epath.PathLike, *, workers: int | None = None, show_progress: bool = True
+    output_dir: PathLike, *, workers: int | None = None, show_progress: bool = True
 ) -> list[str]:
     """Checks an export: every byte of every shard, against its image, `_info.json` and manifest.
 
@@ -53,7 +54,7 @@ def check_webdataset(
     info, recorded = read_info(folder), manifest.read(folder).splits
     problems = _compare(folder, info, recorded)
     tasks = [
-        (os.fspath(folder / name), expected)
+        (join(folder, name), expected)
         for shards in recorded.values()
         for name, expected in shards.items()
     ]
@@ -69,7 +70,7 @@ def check_webdataset(
     return problems
 
 
-def _compare(folder: epath.Path, info: Mapping[str, Split], recorded: manifest.Splits) -> list[str]:
+def _compare(folder: PathLike, info: Mapping[str, Split], recorded: manifest.Splits) -> list[str]:
     problems = []
     written = {
         name: (tuple(shards), tuple(result.num_examples for result in shards.values()))
@@ -83,31 +84,31 @@ def _compare(folder: epath.Path, info: Mapping[str, Split], recorded: manifest.S
     for name, split in info.items():
         if split.num_samples != sum(split.lengths):
             problems.append(
-                f"{folder / INFO}: split {name!r} has {split.num_samples} samples, but "
+                f"{join(folder, INFO)}: split {name!r} has {split.num_samples} samples, but "
                 f"{sum(split.lengths)} in its shards. It was changed: delete the folder and export "
                 "again."
             )
     listed = {name for shards in recorded.values() for name in shards}
-    for path in sorted(folder.glob("*.tar")):
-        if path.name not in listed:
-            problems.append(f"{path} is not of this export. Remove it.")
+    for name in files.listing(folder):
+        if name.endswith(".tar") and not name.startswith(".") and name not in listed:
+            problems.append(f"{join(folder, name)} is not of this export. Remove it.")
     return problems
 
 
 def _check_shard(task: tuple[str, ShardResult]) -> str | None:
     """Says what is wrong with a shard."""
     path, expected = task
-    return read.check_shard(path, webdataset.FORMAT, expected).problem
+    return check_shard(path, webdataset.FORMAT, expected).problem
 
 
-def read_info(folder: epath.Path) -> dict[str, Split]:
+def read_info(folder: PathLike) -> dict[str, Split]:
     """Reads the `_info.json` of an export.
 
     Raises:
         MissingFileError: It is not there.
         BuildError: It cannot be understood.
     """
-    return manifest.read_json(folder / INFO, _parse_info)
+    return manifest.read_json(join(folder, INFO), _parse_info)
 
 
 def _parse_info(found: Any) -> dict[str, Split]:

@@ -10,8 +10,8 @@ import errno
 import json
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
@@ -21,13 +21,11 @@ from imagenet_family.build import shard_writing, staging
 from imagenet_family.datasets import by_name
 from imagenet_family.datasets.dataset import differences
 from imagenet_family.errors import BuildError, MissingFileError, UsageError
-from imagenet_family.examples.plan import Plan, plan_split
+from imagenet_family.examples.plan import Plan, ShardCounter, plan_split
 from imagenet_family.export.check import INFO, absolute, read_info
 from imagenet_family.shards import manifest, prepared, webdataset
-from imagenet_family.shards.digest import ShardResult
-from imagenet_family.storage import stores
-from imagenet_family.storage.files import atomic_file, flush, flush_folder, write_error
-from imagenet_family.storage.stores import is_local
+from imagenet_family.storage import files, stores
+from imagenet_family.storage.paths import is_local, join
 
 if TYPE_CHECKING:
     from imagenet_family.datasets.builder import ArchiveBuilder
@@ -77,60 +75,56 @@ def export_webdataset(
     """
     if num_shards is not None and num_shards < 1:
         raise UsageError(f"num_shards is at least 1: found {num_shards}.")
-    builder = by_name.builder(builder, **builder_kwargs)
+    made = by_name.builder(builder, **builder_kwargs)
     output = absolute(output_dir)
-    if os.path.ismount(output) and not (output / INFO).exists():
+    if os.path.ismount(output) and not files.exists(join(output, INFO)):
         raise _mount_point(output)
-    name_shard = _shard_namer(builder, shard_width)
+    name_shard = _shard_namer(made, shard_width)
     with (
         stores.explained(output),
         staging.build_lock(output),
-        builder.worker_pool() as pool,
+        made.worker_pool() as pool,
     ):
         count_shards = None
         if from_prepared:
-            found = _choose(prepared.prepared_splits(builder), splits).values()
+            found = _choose(prepared.prepared_splits(made), splits).values()
             plans = [plan.with_num_shards(num_shards) if num_shards else plan for plan in found]
-            identity = source = prepared.identity(plans)
+            digest = source = prepared.source_digest(plans)
         else:
-            tables = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
+            tables = made.open_splits(manual_dir=manual_dir, download_dir=download_dir)
             chosen = _choose(tables, splits)
-            for difference in differences(builder.info.full_name, builder.facts, chosen):
+            for difference in differences(made.info.full_name, made.facts, chosen):
                 logging.warning("%s", difference)
             count_shards = _shard_counter(num_shards)
             plans = [plan_split(name, examples, count_shards) for name, examples in chosen.items()]
-            identity = shard_writing.identity(plans, webdataset.FORMAT)
-            source = shard_writing.content_identity(plans)
+            digest = shard_writing.plan_digest(plans, webdataset.FORMAT)
+            source = shard_writing.content_digest(plans)
         for plan in plans:  # a width that is too small is refused before anything is written
             name_shard(plan.split, 0, plan.num_shards)
+        staging.discard_half(output, INFO)
         if _is_finished(output, plans, name_shard, count_shards, source):
             logging.info("%s holds this export already.", output)
             staging.clear(output)  # of one that was killed when its folder had just appeared
             return output
         _make_way(output)
-        target = output.parent / f"{output.name}.incomplete.{secrets.token_hex(8)}"
-        stage = staging.Staging(output, identity)
-        stage.open(target)
-        staging.clear(output, keep=stage.path)
-        shards = shard_writing.write_splits(
-            plans,
-            shard_writing.Output(stage.path, webdataset.FORMAT, name_shard),
-            count_shards,
-            pool,
-            workers=pool.workers,
-            show_progress=show_progress,
-        )
-        # An archive is recognised by each of its readers; the shards of a dataset are not.
-        if from_prepared and prepared.identity(plans) != identity:
-            raise BuildError(
-                f"{builder.data_path} changed while it was exported. Run the same command again."
+        stage = staging.Staging(output, digest, last=INFO)
+        with stage.filling(flush=made.flush) as folder:
+            shards = shard_writing.write_splits(
+                plans,
+                shard_writing.Output(folder, webdataset.FORMAT, name_shard),
+                count_shards,
+                pool,
+                workers=pool.workers,
+                show_progress=show_progress,
             )
-        if is_local(output):
-            _fill(target, stage, shards, builder, source)
-            _rename(target, output, flushing=builder.flush)
-        else:  # renaming is copying there; the export is whole once its last object appears
-            _fill(output, stage, shards, builder, source)
-        staging.clear(output)
+            # An archive is recognised by each of its readers; the shards of a dataset are not.
+            if from_prepared and prepared.source_digest(plans) != digest:
+                raise BuildError(
+                    f"{made.data_path} changed while it was exported. Run the same command again."
+                )
+            stage.record(shards, webdataset.FORMAT, source)
+            info = json.dumps(_info(shards, made), indent=1)
+            files.write_bytes(join(folder, INFO), info.encode())
     return output
 
 
@@ -145,7 +139,7 @@ def _choose(found: Mapping[str, Any], splits: Iterable[str] | None) -> dict[str,
     return {name: split for name, split in found.items() if name in chosen}
 
 
-def _shard_counter(num_shards: int | None) -> shard_writing.ShardCounter:
+def _shard_counter(num_shards: int | None) -> ShardCounter:
     import tensorflow_datasets as tfds
 
     from imagenet_family.build.options import shard_counter
@@ -175,7 +169,7 @@ def _is_finished(
     output: epath.Path,
     plans: Sequence[Plan],
     name_shard: ShardNamer,
-    count_shards: shard_writing.ShardCounter | None,
+    count_shards: ShardCounter | None,
     source: str,
 ) -> bool:
     """Tells whether the output folder holds what is planned.
@@ -183,15 +177,10 @@ def _is_finished(
     Raises:
         BuildError: It holds anything else.
     """
-    if not output.exists():
-        return False
-    if not output.is_dir():
+    if files.exists(output) and not files.is_folder(output):
         raise UsageError(f"{output} is a file; the output needs a folder of its own.")
-    present = {path.name for path in output.iterdir()}
+    present = files.listing(output)
     if not present:
-        return False
-    if INFO not in present and not is_local(output) and staging.is_unfinished(output):
-        staging.discard(output)  # it had begun to appear when the export was stopped
         return False
     try:
         found, recorded = read_info(output), manifest.read(output)
@@ -227,12 +216,12 @@ def _is_finished(
 def _make_way(output: epath.Path) -> None:
     """Removes the empty folder in whose place the output will be, if there is one."""
     try:
-        if is_local(output) and output.exists():
-            output.rmdir()
+        if is_local(output) and files.exists(output):
+            Path(output).rmdir()
     except OSError as error:
         if error.errno == errno.EBUSY:  # a folder of the same disk, mounted there
             raise _mount_point(output) from error
-        raise write_error(output, error) from error
+        raise files.write_error(output, error) from error
 
 
 def _mount_point(output: epath.Path) -> BuildError:
@@ -242,38 +231,7 @@ def _mount_point(output: epath.Path) -> BuildError:
     )
 
 
-def _fill(
-    folder: epath.Path,
-    stage: staging.Staging,
-    shards: Mapping[str, Mapping[str, ShardResult]],
-    builder: ArchiveBuilder,
-    source: str,
-) -> None:
-    """Puts finished shards into a folder, and last what says that they are all there."""
-    try:
-        folder.mkdir(exist_ok=True)
-        stage.publish([name for results in shards.values() for name in results], folder)
-        manifest.write(folder, webdataset.FORMAT, shards, source)
-        with atomic_file(folder / INFO) as temporary:
-            temporary.write_text(json.dumps(_info(shards, builder), indent=1))
-    except OSError as error:
-        raise write_error(folder, error) from error
-
-
-def _rename(target: epath.Path, output: epath.Path, *, flushing: bool) -> None:
-    try:
-        if flushing:
-            flush_folder(target)
-        target.rename(output)
-        if flushing:
-            flush(output.parent)  # the name, too, is on the disk before the shards' first copy goes
-    except OSError as error:
-        raise write_error(output, error) from error
-
-
-def _info(
-    shards: Mapping[str, Mapping[str, ShardResult]], builder: ArchiveBuilder
-) -> dict[str, Any]:
+def _info(shards: manifest.Splits, builder: ArchiveBuilder) -> dict[str, Any]:
     """Gives what timm has to know of the splits."""
     import tensorflow_datasets as tfds
 

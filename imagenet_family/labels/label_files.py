@@ -5,26 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from etils import epath
 
 from imagenet_family.errors import LabelError
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike
 
 
-def read(path: epath.Path) -> bytes:
+def read(path: PathLike) -> bytes:
     """Gives the content of a label file.
 
     Raises:
         LabelError: It cannot be read.
     """
     try:
-        return path.read_bytes()
+        return files.read_bytes(path)
     except OSError as error:
         raise LabelError(
             f"{path}: the file cannot be read ({error}). Change its permissions, or get it again."
         ) from error
 
 
-def read_json(path: epath.Path, kind: Any, form: str) -> Any:
+def read_json(path: PathLike, kind: Any, form: str) -> Any:
     """Gives the content of a label file that is JSON.
 
     Args:

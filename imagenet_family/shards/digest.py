@@ -76,9 +76,10 @@ class RecordDigest:
         self._count = self._bytes = 0
         self._sha = hashlib.sha256()
 
-    def watch(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Passes records on."""
-        for record in records:
+    def watch(self, records: Iterable[tuple[bytes, ...]]) -> Iterator[Record]:
+        """Measures records, each in pieces, and passes them on."""
+        for parts in records:
+            record = Record.of(parts)
             self.add(record)
             yield record
 
@@ -91,8 +92,3 @@ class RecordDigest:
     def result(self) -> ShardResult:
         """Gives what has passed so far."""
         return ShardResult(self._count, self._bytes, self._sha.hexdigest())
-
-
-def masked_crc(crc: int) -> int:
-    """Masks a CRC-32C as TFRecord files hold it, so that it can itself be checksummed."""
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

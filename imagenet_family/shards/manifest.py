@@ -1,7 +1,6 @@
 """`shards.json`, beside the shards of a dataset or of an export: what each of them holds.
 
-It is how a shard that was changed or replaced is told from the one that was written, and how a
-dataset that appeared in part, as on an object store, is told from a whole one.
+It is how a shard that was changed or replaced is told from the one that was written.
 """
 
 from __future__ import annotations
@@ -97,20 +96,6 @@ def read_json(path: PathLike, parse: Callable[[Any], Parsed]) -> Parsed:
             f"{path} has not the form that a build or an export gives it "
             f"({type(error).__name__}: {error}). Delete the folder, and build or export it again."
         ) from error
-
-
-def is_complete(dataset: PathLike) -> bool:
-    """Tells whether a prepared dataset has all its files, those that TFDS writes and the shards.
-
-    Raises:
-        BuildError: Its manifest is damaged.
-    """
-    try:
-        splits = read(dataset).splits
-    except MissingFileError:
-        return False
-    expected = {"dataset_info.json", "features.json"}.union(*splits.values())
-    return expected.issubset(files.listing(dataset))
 
 
 def _parse(found: Any) -> Manifest:

@@ -18,20 +18,21 @@ import numpy as np
 from imagenet_family.errors import BuildError, MissingFileError
 from imagenet_family.examples.plan import shard_boundaries
 from imagenet_family.examples.table import FILE_NAME, key_of
-from imagenet_family.shards import read
+from imagenet_family.shards.shard import read_records
 from imagenet_family.storage.files import stamp
-from imagenet_family.storage.paths import PathLike, absolute, is_local
+from imagenet_family.storage.paths import absolute
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 
 class Piece(NamedTuple):
-    """Records `start` to `stop` of one file."""
+    """Records `start` to `stop` of a file that has `length` of them."""
 
     path: str
     start: int
     stop: int
+    length: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,7 @@ class PreparedExamples:
     Attributes:
         pieces: Where they are, in order.
         file_format: A value of `tfds.core.FileFormat`.
-        features: The type of each feature: `bytes` (of an image), `str`, `int`, `bool`, or `list`
-            of integers.
+        features: See `parse_record`.
     """
 
     pieces: tuple[Piece, ...]
@@ -55,47 +55,76 @@ class PreparedExamples:
         Raises:
             BuildError: A file is missing, damaged, or not of this dataset.
         """
-        for path, start, stop in self.pieces:
-            records = read.read_records(path, self.file_format)
-            position = start
+        for path, position, record in self.located_records():
+            example = parse_record(record, self.features, path, position)
+            yield key_of(example[FILE_NAME].encode()).decode(), example
+
+    def records(self) -> Iterator[tuple[bytes, ...]]:
+        """Gives the examples serialized, as they are in the files.
+
+        Raises:
+            BuildError: A file is missing or damaged.
+        """
+        for _, _, record in self.located_records():
+            yield (record,)
+
+    def located_records(self) -> Iterator[tuple[str, int, bytes]]:
+        """Gives the serialized examples, each with its file and its position there.
+
+        Raises:
+            BuildError: A file is missing or damaged.
+        """
+        for path, start, stop, length in self.pieces:
+            records = read_records(path, self.file_format)
+            found = start
             for record in itertools.islice(records, start, stop):
-                try:
-                    example = self._parse(record)
-                except (ValueError, LookupError) as error:
-                    raise BuildError(
-                        f"{path}: record {position} has not the features "
-                        f"{', '.join(self.features)} ({error}). Build the dataset again."
-                    ) from error
-                yield key_of(example[FILE_NAME].encode()).decode(), example
-                position += 1
-            if position < stop:
+                yield path, found, record
+                found += 1
+            fewer = found < stop
+            if fewer or (stop == length and next(records, None) is not None):
                 raise BuildError(
-                    f"{path}: expected at least {stop} records, as dataset_info.json says, found "
-                    f"{position}. Build the dataset again."
+                    f"{path}: expected {length} records, as dataset_info.json says, found "
+                    f"{'fewer' if fewer else 'more'}. Build the dataset again."
                 )
 
-    def _parse(self, record: bytes) -> dict[str, Any]:
-        from google.protobuf.message import DecodeError
-        from tensorflow_datasets.proto import tf_example_pb2
 
-        try:
-            found = tf_example_pb2.Example.FromString(record).features.feature
-        except DecodeError as error:
-            raise ValueError(str(error)) from error
-        example = {}
-        for name, kind in self.features.items():
-            if name not in found:
-                raise LookupError(f"{name} is missing")
-            feature = found[name]
-            if kind is list:
-                example[name] = list(feature.int64_list.value)
-            elif kind is bytes:
-                example[name] = feature.bytes_list.value[0]
-            elif kind is str:
-                example[name] = feature.bytes_list.value[0].decode()
-            else:
-                example[name] = kind(feature.int64_list.value[0])
-        return example
+def parse_record(
+    record: bytes, features: Mapping[str, type], path: str, position: int
+) -> dict[str, Any]:
+    """Gives features of a serialized example as plain values.
+
+    Args:
+        record: The example.
+        features: The type of each feature that is wanted: `bytes` (of an image), `str`, `int`,
+            `bool`, or `list` of integers.
+        path: The file it is from, for messages.
+        position: Where it stands in the file.
+
+    Raises:
+        BuildError: It has not these features.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    try:
+        found = tf_example_pb2.Example.FromString(record).features.feature
+        return {name: _value(found, name, kind) for name, kind in features.items()}
+    except (DecodeError, ValueError, LookupError) as error:
+        raise BuildError(
+            f"{path}: record {position} has not the features {', '.join(features)} ({error}). "
+            "Build the dataset again."
+        ) from error
+
+
+def _value(found: Any, name: str, kind: type) -> Any:
+    if name not in found:  # protobuf would make an empty one
+        raise LookupError(f"{name} is missing")
+    if kind is list:
+        return list(found[name].int64_list.value)
+    of_bytes = kind in (bytes, str)
+    values = found[name].bytes_list.value if of_bytes else found[name].int64_list.value
+    (value,) = values
+    return value.decode() if kind is str else kind(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +138,7 @@ class PreparedSplit:
         boundaries: Where the shards to be written begin and end: num_shards + 1 positions.
         num_bytes: Bytes of all records.
         file_format: A value of `tfds.core.FileFormat`.
-        features: See `PreparedExamples`.
+        features: See `parse_record`.
     """
 
     split: str
@@ -137,7 +166,7 @@ class PreparedSplit:
         for path, length in zip(self.paths, self.lengths, strict=True):
             inside = range(max(start - first, 0), min(stop - first, length))
             if inside:
-                pieces.append(Piece(path, inside.start, inside.stop))
+                pieces.append(Piece(path, inside.start, inside.stop, length))
             first += length
         return PreparedExamples(tuple(pieces), self.file_format, self.features)
 
@@ -182,11 +211,6 @@ def prepared_splits(builder: tfds.core.DatasetBuilder) -> dict[str, PreparedSpli
     }
 
 
-def skips_images(file_format: str, path: PathLike) -> bool:
-    """Tells whether records of a file can be read without reading the images in them."""
-    return file_format == "tfrecord" and is_local(path)
-
-
 def _type(feature: tfds.features.FeatureConnector) -> type:
     import tensorflow_datasets as tfds
 
@@ -199,8 +223,8 @@ def _type(feature: tfds.features.FeatureConnector) -> type:
     return bool if feature.np_dtype is np.bool_ else int
 
 
-def identity(plans: Iterable[PreparedSplit]) -> str:
-    """Gives a digest that differs when the shards to be written could.
+def source_digest(plans: Iterable[PreparedSplit]) -> str:
+    """Gives a digest of splits that differs when the shards to be written of them could.
 
     Raises:
         BuildError: A file is missing.
@@ -217,7 +241,7 @@ def shard_stamps(plan: PreparedSplit) -> list[tuple[str, int, int | str]]:
     Raises:
         BuildError: A shard is missing.
     """
-    stamps = []
+    stamps: list[tuple[str, int, int | str]] = []
     for path in plan.paths:
         try:
             stamps.append((absolute(path), *stamp(path)))

@@ -20,12 +20,12 @@ from imagenet_family.storage import files
 from imagenet_family.storage.arrays import ArraysError
 from imagenet_family.storage.paths import absolute, join
 
-_FORMAT = 1
+_FORMAT = 2
 _MAX_BYTES = 1 << 30
 
 
-def identity(plan: PreparedSplit) -> str:
-    """Gives what a prepared split is recognised by without reading it.
+def state_of(plan: PreparedSplit) -> str:
+    """Gives by what it is noticed, without reading a shard, that a prepared split is another one.
 
     Raises:
         BuildError: A shard is missing.
@@ -34,13 +34,13 @@ def identity(plan: PreparedSplit) -> str:
     return json.dumps([_FORMAT, plan.split, plan.lengths, features, shard_stamps(plan)])
 
 
-def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] | None:
+def load(folder: str, plan: PreparedSplit, state: str) -> dict[str, Column] | None:
     """Gives the columns that were saved of a split, or None if there are none that can be used."""
     path = _path(folder, plan)
     try:
         raw = files.read_bytes(path, limit=_MAX_BYTES)
         found = codec.decode_columns(raw)
-        if found.note.get("identity") != identity:
+        if found.note.get("state") != state:
             return None
         if any(len(column) != plan.num_examples for column in found.table.values()):
             raise ArraysError("it has another number of examples")
@@ -52,7 +52,7 @@ def load(folder: str, plan: PreparedSplit, identity: str) -> dict[str, Column] |
         return None
 
 
-def save(folder: str, plan: PreparedSplit, identity: str, columns: Mapping[str, Column]) -> None:
+def save(folder: str, plan: PreparedSplit, state: str, columns: Mapping[str, Column]) -> None:
     """Saves the columns of a split; failing to is only a warning."""
     narrow = {
         name: column
@@ -60,7 +60,7 @@ def save(folder: str, plan: PreparedSplit, identity: str, columns: Mapping[str, 
         else np.array(column.tolist(), "S")  # as wide as its longest
         for name, column in sorted(columns.items())
     }
-    encoded = codec.encode_columns(narrow, {"identity": identity})
+    encoded = codec.encode_columns(narrow, {"state": state})
     path = _path(folder, plan)
     try:
         files.make_folder(folder)

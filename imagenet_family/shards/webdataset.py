@@ -1,4 +1,4 @@
-"""One example as the three members of a WebDataset tar, and back.
+"""WebDataset tars: an example is three members.
 
     <key>.jpg    the image, byte for byte as in the TFDS record
     <key>.cls    the class id in decimal digits
@@ -12,20 +12,27 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from imagenet_family.copies.tar import headers
-from imagenet_family.errors import ImageError
+from imagenet_family.errors import DuplicateKeyError, ImageError
 from imagenet_family.examples import images, tf_example
+from imagenet_family.examples.plan import Plan, ShardExamples
 from imagenet_family.examples.table import FILE_NAME, IMAGE
 from imagenet_family.labels import classes
+from imagenet_family.shards.digest import Record, RecordDigest
+from imagenet_family.storage.files import open_read, whole_file
+from imagenet_family.storage.paths import PathLike
 
 FORMAT = "webdataset"
-MAX_OVERHEAD = 6 * tarfile.BLOCKSIZE
-"""Bytes that a sample may take beyond its record: headers and padding, with a short `.json`."""
-
+# Bytes that a sample may take beyond its record: headers and padding, with a short `.json`.
+_MAX_OVERHEAD = 6 * tarfile.BLOCKSIZE
 # A list of labels that is called `x_label` is in the `.json` as one label too, called `x`.
 _ONE_OF_LIST = "_label"
 # The class of the image: the second where a dataset has other labels besides.
@@ -49,6 +56,47 @@ _MISUNDERSTANDINGS = (
 )
 
 _encode_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+def write(path: PathLike, examples: ShardExamples, digest: RecordDigest) -> None:
+    """Writes a file; see `formats.Format`.
+
+    Raises:
+        DuplicateKeyError: Two images have one key.
+    """
+    keys: dict[str, str] = {}
+    length = 0
+    with whole_file(path) as file:
+        for _, example in examples:
+            name = example[FILE_NAME]
+            same = keys.setdefault(sample_key(name), name)
+            if same != name:
+                raise DuplicateKeyError(
+                    f"{os.fspath(path)}: {same} and {name} would be one sample, as a WebDataset "
+                    "key has neither suffix nor dots. Rename one of them."
+                )
+            digest.add(Record.of(record(example)))
+            pieces = sample(example)
+            file.writelines(pieces)
+            length += sum(map(len, pieces))
+        file.write(tar_end(length))
+
+
+def read(path: PathLike) -> Iterator[bytes]:
+    """Reads the records that the samples of a file were made of; see `formats.Format`."""
+    with open_read(path) as file:
+        for example in read_samples(file):
+            yield b"".join(record(example))
+
+
+def open_records(path: str, sizes: NDArray[np.int64]) -> Callable[[int], bytes] | None:
+    """Gives no access to single records; see `formats.Format`."""
+    return None
+
+
+def file_bytes(plan: Plan) -> int:
+    """Gives the bytes of files, at most; see `formats.Format`."""
+    return plan.num_bytes + _MAX_OVERHEAD * plan.num_examples
 
 
 def sample_key(file_name: str) -> str:
@@ -210,7 +258,8 @@ def read_samples(file: BinaryIO) -> Iterator[dict[str, Any]]:
 
 def _read_sample(file: BinaryIO, offset: int) -> tuple[bytes, list[bytes]] | None:
     """Gives all the bytes of a sample and the contents of its members; None at the tar's end."""
-    raw, contents = [], []
+    raw: list[bytes] = []
+    contents: list[bytes] = []
     while len(contents) < len(_MEMBERS):
         block = file.read(tarfile.BLOCKSIZE)
         if block == headers.ZEROS and not raw:

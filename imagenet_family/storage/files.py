@@ -192,11 +192,11 @@ def whole_file(path: PathLike, *, flush: bool = False) -> Iterator[BinaryIO]:
         return
     with _explained(path):
         filesystem, name = stores.filesystem(path)
-        remote = filesystem.open(name, "wb", autocommit=False)
+        # Committed when it is closed: a small object is one request then, instead of three.
+        remote = filesystem.open(name, "wb")
         try:
             yield cast(BinaryIO, remote)
             remote.close()
-            remote.commit()
         except BaseException:
             remote.discard()
             remote.closed = True  # or it would appear after all when it is collected
@@ -216,6 +216,22 @@ def write_bytes(path: PathLike, data: bytes) -> None:
     with _explained(path):
         filesystem, name = stores.filesystem(path)
         filesystem.pipe_file(name, data)  # in one request
+
+
+def write_output(path: PathLike, data: bytes) -> None:
+    """Writes what a person has asked for, into its place: that may be a pipe or `/dev/stdout`.
+
+    Raises:
+        BuildError: It cannot be written.
+    """
+    if not is_local(path):
+        write_bytes(path, data)
+        return
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise BuildError(f"{os.fspath(path)} cannot be written: {error}.") from error
 
 
 def make_folder(path: PathLike) -> None:
@@ -375,5 +391,5 @@ def write_error(path: PathLike, error: OSError) -> BuildError:
         errno.ENOTDIR: "Choose a folder that exists or can be made",
         errno.EMFILE: "Raise the limit on open files (ulimit -n)",
     }
-    remedy = remedies.get(error.errno, "Run the same command again; finished shards are kept")
+    remedy = remedies.get(error.errno or 0, "Run the same command again; finished shards are kept")
     return BuildError(f"Cannot write {os.fspath(path)}: {error}. {remedy}.")

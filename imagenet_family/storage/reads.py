@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 import weakref
+from typing import cast
 
 from imagenet_family.errors import ArchiveError, MissingFileError, UsageError
 from imagenet_family.storage import stores
@@ -163,9 +164,10 @@ class RemoteFile:
         if offset >= end:
             return b""
         try:
-            return stores.retried(lambda: self._fs.cat_file(self._name, start=offset, end=end))
+            data = stores.retried(lambda: self._fs.cat_file(self._name, start=offset, end=end))
         except Exception as error:
             raise _read_error(self.path, offset, length, error) from error
+        return cast(bytes, data)
 
     def read_member(self, offset: int, size: int, header: int) -> tuple[bytes, bytes]:
         """Returns the `header` bytes before `offset`, and `size` bytes from there.

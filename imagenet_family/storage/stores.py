@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import fsspec.config
@@ -20,7 +18,6 @@ from etils import epath
 from imagenet_family.errors import BuildError, UsageError
 from imagenet_family.storage.paths import PathLike, is_local
 
-_LAST = "dataset_info.json"
 # Whose exceptions need not be an OSError.
 _PACKAGES = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "tensorflow")
 # Under which names stores tell an object's version, the surest first.
@@ -38,8 +35,6 @@ _VERSION = (
 )
 # Seconds before another attempt at a request that failed; some packages retry by themselves, too.
 _PAUSES = (0.2, 1.0, 4.0)
-# Requests that are under way at once: a copy takes seconds.
-_REQUESTS = 32
 
 # Other processes write into the folders that are looked at, so listings must not be remembered.
 for _protocol in ("s3", "gcs", "gs", "abfs", "az"):
@@ -133,43 +128,6 @@ def user_path(path: epath.PathLike) -> epath.Path:
         ) from error
 
 
-def listing(folder: epath.Path) -> list[epath.Path]:
-    """Lists a folder; one that is not there is empty."""
-    try:
-        return list(folder.iterdir())
-    except FileNotFoundError:
-        return []
-
-
-@contextlib.contextmanager
-def incomplete_dir(
-    dirname: epath.PathLike,
-    permissions: Any = None,
-    overwrite: bool = False,
-) -> Iterator[str]:
-    """Gives a temporary folder that becomes `dirname` if all goes well, object by object.
-
-    It stands in for TFDS's function of this name, which renames: fsspec cannot rename folders of
-    S3. The object by which TFDS knows a prepared dataset is the last one to appear.
-
-    Args:
-        dirname: The folder.
-        permissions: Not used.
-        overwrite: Whether to remove what is in the folder.
-    """
-    target = epath.Path(dirname)
-    temporary = target.parent / f"incomplete.{secrets.token_hex(3).upper()}_{target.name}"
-    try:
-        yield os.fspath(temporary)
-        if overwrite:
-            target.rmtree(missing_ok=True)
-        names = {path.name for path in listing(temporary)}
-        copy_all(temporary, target, names - {_LAST})
-        copy_all(temporary, target, names & {_LAST})
-    finally:
-        temporary.rmtree(missing_ok=True)
-
-
 @contextlib.contextmanager
 def explained(path: epath.PathLike) -> Iterator[None]:
     """Says in words what keeps a store from being used.
@@ -188,31 +146,3 @@ def explained(path: epath.PathLike) -> Iterator[None]:
             "Check its address and your credentials. Where TensorFlow is installed, s3:// and "
             "az:// need the environment variable EPATH_USE_TF=0, and the package s3fs or adlfs."
         ) from error
-
-
-def copy_all(source: epath.Path, target: epath.Path, names: Iterable[str]) -> None:
-    """Copies objects of one folder to another one of the same store.
-
-    Raises:
-        OSError: One of them cannot be copied.
-    """
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        list(pool.map(lambda name: _copy(source / name, target / name), names))
-
-
-def _copy(source: epath.Path, target: epath.Path) -> None:
-    # Inside the store: epath would read and write every byte.
-    filesystem = _filesystem(source)
-    if filesystem is None:
-        source.copy(target, overwrite=True)  # TensorFlow knows this store, and copies inside it
-    else:
-        filesystem.cp_file(os.fspath(source), os.fspath(target))
-
-
-def _filesystem(path: epath.Path) -> Any | None:
-    from fsspec.core import url_to_fs
-
-    try:
-        return url_to_fs(os.fspath(path))[0]
-    except (ImportError, ValueError):
-        return None

@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from etils import epath
-
 from imagenet_family.datasets.dataset import SourceFile, Split
 from imagenet_family.downloads import known_files
 from imagenet_family.errors import ImagenetFamilyError, MissingFileError
+from imagenet_family.storage.files import exists, is_folder, size
+from imagenet_family.storage.paths import PathLike, join
 
 OK = "ok"
 MISSING = "missing"
@@ -77,7 +77,7 @@ class DatasetReport:
 
 
 def check_files(
-    manual_dir: epath.PathLike,
+    manual_dir: PathLike,
     files: Iterable[SourceFile],
     *,
     checksums: bool = False,
@@ -94,10 +94,9 @@ def check_files(
     Raises:
         MissingFileError: There is no such folder.
     """
-    folder = epath.Path(manual_dir)
-    if not folder.is_dir():
-        raise MissingFileError(f"{folder} is not a folder. Say where the archives are.")
-    return [_check_file(folder / file.name, file, checksums, progress) for file in files]
+    if not is_folder(manual_dir):
+        raise MissingFileError(f"{manual_dir} is not a folder. Say where the archives are.")
+    return [_check_file(join(manual_dir, file.name), file, checksums, progress) for file in files]
 
 
 def files_of(datasets: Datasets) -> list[SourceFile]:
@@ -144,17 +143,15 @@ def _report_dataset(
     return DatasetReport(name, possible and not damaged, splits, tuple(unusable), any_does)
 
 
-def _check_file(path: epath.Path, file: SourceFile, checksums: bool, progress: bool) -> FileReport:
-    known = next((each for each in known_files.known_files() if each.name == path.name), None)
+def _check_file(path: str, file: SourceFile, checksums: bool, progress: bool) -> FileReport:
+    known = next((each for each in known_files.known_files() if each.name == file.name), None)
     where = known.where_to_get if known else file.where_to_get
     downloadable = known is not None and known.url is not None
-    report = FileReport(
-        path.name, str(path), MISSING, None, None, None, None, (), where, downloadable
-    )
+    report = FileReport(file.name, path, MISSING, None, None, None, None, (), where, downloadable)
     try:
-        if not path.exists():
+        if not exists(path):
             return report
-        report = dataclasses.replace(report, size=path.stat().length)
+        report = dataclasses.replace(report, size=size(path))
     except OSError as error:
         problem = f"{path} cannot be looked at: {error}."
         return dataclasses.replace(report, state=DAMAGED, problems=(problem,))

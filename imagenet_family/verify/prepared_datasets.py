@@ -12,14 +12,14 @@ import os
 import re
 from collections.abc import Iterable
 
-from etils import epath
-
 from imagenet_family import DATASETS, progress
 from imagenet_family.build import processes
 from imagenet_family.datasets import by_name
 from imagenet_family.errors import BuildError, ImagenetFamilyError, MissingFileError
-from imagenet_family.shards import manifest, read
+from imagenet_family.shards import check_shard, manifest
 from imagenet_family.shards.digest import ShardResult
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, join, name_of, parent_of
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _BUILD_AGAIN = "Build the dataset again, with --overwrite"
@@ -81,7 +81,7 @@ class _ShardTask:
     recorded: ShardResult | None
 
 
-def find(data_dir: epath.PathLike, names: Iterable[str] = ()) -> list[epath.Path]:
+def find(data_dir: PathLike, names: Iterable[str] = ()) -> list[str]:
     """Finds prepared datasets of the family.
 
     Args:
@@ -94,7 +94,7 @@ def find(data_dir: epath.PathLike, names: Iterable[str] = ()) -> list[epath.Path
         MissingFileError: There is no such folder, or no such dataset in it.
         BuildError: A folder cannot be read.
     """
-    root = epath.Path(data_dir)
+    root = os.fspath(data_dir)
     try:
         return _find(root, list(names))
     except ImagenetFamilyError:
@@ -106,8 +106,8 @@ def find(data_dir: epath.PathLike, names: Iterable[str] = ()) -> list[epath.Path
         ) from error
 
 
-def _find(root: epath.Path, names: list[str]) -> list[epath.Path]:
-    if not root.is_dir():
+def _find(root: str, names: list[str]) -> list[str]:
+    if not files.is_folder(root):
         raise MissingFileError(f"{root} is not a folder. Say which data_dir the datasets are in.")
     found = []
     for name in names or list(DATASETS):
@@ -115,8 +115,8 @@ def _find(root: epath.Path, names: list[str]) -> list[epath.Path]:
         path = f"{request.name}/{request.config}" if request.config else request.name
         here = [
             folder
-            for folder in _versions(root / path)
-            if fnmatch.fnmatchcase(folder.name, request.version or "*")
+            for folder in _versions(join(root, path))
+            if fnmatch.fnmatchcase(name_of(folder), request.version or "*")
         ]
         if names and not here:
             raise MissingFileError(f"{root} holds no prepared dataset {name}. Build it first.")
@@ -127,7 +127,7 @@ def _find(root: epath.Path, names: list[str]) -> list[epath.Path]:
 
 
 def check(
-    folder: epath.PathLike, *, workers: int | None = None, show_progress: bool = True
+    folder: PathLike, *, workers: int | None = None, show_progress: bool = True
 ) -> PreparedReport:
     """Checks one prepared dataset.
 
@@ -138,7 +138,7 @@ def check(
     """
     import tensorflow_datasets as tfds
 
-    folder = epath.Path(folder)
+    folder = os.fspath(folder)
     try:
         info = tfds.builder_from_directory(folder).info
         file_format = info.file_format.value
@@ -151,7 +151,7 @@ def check(
             f"{folder}: the description of the dataset cannot be read ({type(error).__name__}: "
             f"{error}). {_BUILD_AGAIN}."
         )
-        return PreparedReport(_name_of(folder), os.fspath(folder), None, (), False, (problem,))
+        return PreparedReport(_name_of(folder), folder, None, (), False, (problem,))
     recorded, problems = _recorded(folder)
     tasks = [
         _ShardTask(
@@ -182,40 +182,42 @@ def check(
             bar.update(report.num_bytes or 0)
     shards = tuple(reports[task.path] for task in tasks)
     for name, expected in num_bytes.items():
-        found = [shard.num_bytes for shard in shards if shard.split == name]
-        sizes = [size for size in found if size is not None]
-        if len(sizes) == len(found) and sum(sizes) != expected:
+        sizes = [shard.num_bytes for shard in shards if shard.split == name]
+        found = sum(size for size in sizes if size is not None)
+        if None not in sizes and found != expected:
             problems.append(
                 f"{folder}: split {name!r}: expected {expected:,} bytes of records, as "
-                f"dataset_info.json says, found {sum(sizes):,}. {_BUILD_AGAIN}."
+                f"dataset_info.json says, found {found:,}. {_BUILD_AGAIN}."
             )
     full_name = info.full_name
     return PreparedReport(
-        full_name, os.fspath(folder), file_format, shards, recorded is not None, tuple(problems)
+        full_name, folder, file_format, shards, recorded is not None, tuple(problems)
     )
 
 
-def _name_of(folder: epath.Path) -> str:
+def _name_of(folder: str) -> str:
     """Gives dataset, config and version as far as a folder's path tells them."""
-    parts = folder.parts[-3:]  # <dataset>/<config>/<version>, or without a config
+    above = parent_of(folder)  # <dataset>/<config>/<version>, or without a config
+    parts = [name_of(parent_of(above)), name_of(above), name_of(folder)]
     return "/".join(parts if parts[0] in DATASETS else parts[1:])
 
 
-def _versions(folder: epath.Path) -> list[epath.Path]:
+def _versions(folder: str) -> list[str]:
     """Gives the prepared versions of a dataset or of a config, or of all its configs."""
-    if not folder.is_dir():
+    if not files.is_folder(folder):
         return []
     found = []
-    for path in sorted(folder.iterdir(), key=os.fspath):
-        if _VERSION.fullmatch(path.name):
+    for name in files.listing(folder):
+        path = join(folder, name)
+        if _VERSION.fullmatch(name):
             found.append(path)
-        elif not path.name.startswith(("partial.", "incomplete.", ".")) and path.is_dir():
-            below = sorted(path.iterdir(), key=os.fspath)
-            found += [version for version in below if _VERSION.fullmatch(version.name)]
+        elif not name.startswith(("partial.", "incomplete.", ".")) and files.is_folder(path):
+            below = files.listing(path)
+            found += [join(path, version) for version in below if _VERSION.fullmatch(version)]
     return found
 
 
-def _recorded(folder: epath.Path) -> tuple[manifest.Splits | None, list[str]]:
+def _recorded(folder: str) -> tuple[manifest.Splits | None, list[str]]:
     """Gives what the manifest records, None without one, and what is wrong with it."""
     try:
         return manifest.read(folder).splits, []
@@ -226,10 +228,10 @@ def _recorded(folder: epath.Path) -> tuple[manifest.Splits | None, list[str]]:
 
 
 def _check_shard(task: _ShardTask) -> ShardReport:
-    if not epath.Path(task.path).exists():
+    if not files.exists(task.path):
         problem = f"{task.path} is missing. {_BUILD_AGAIN}."
         return ShardReport(task.split, task.path, None, None, None, (problem,))
-    check = read.check_shard(task.path, task.file_format, task.recorded)
+    check = check_shard(task.path, task.file_format, task.recorded)
     problems = [check.problem] if check.problem else []
     found = check.found
     if found is None:

@@ -193,8 +193,8 @@ ARCHIVES = {
     "PNG of no pixels": (ANY, VAL, image(png(0, 5)), [OFFSET, "00000002"]),
     "CMYK bomb": (ANY, VAL, image(huge_cmyk()), [OFFSET, "00000002"]),
     "train: unknown wnid": (
-        *(ANY, TRAIN, fake.tar_bytes([("n00000000.tar", tar())])),
-        ["n00000000", "belongs to no class"],
+        *(ANY, TRAIN, fake.tar_bytes([("n00000000_1.JPEG", JPEG)])),
+        ["n00000000_1.JPEG", OFFSET, "belongs to no class"],
     ),
     "train: loose image of no class": (
         *(ANY, TRAIN, fake.tar_bytes([("holiday.JPEG", JPEG)])),

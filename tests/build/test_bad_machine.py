@@ -70,8 +70,8 @@ def test_disk_that_fills_up(
         assert str(data_dir) in message
         assert_nothing_prepared(data_dir)
         noted = {
-            path.with_suffix("").name: path.with_suffix("").stat().st_ino
-            for path in data_dir.rglob("partial.*/*.json")
+            path.stem: (path.parent.with_suffix("") / path.stem).stat().st_ino
+            for path in data_dir.rglob("partial.*.notes/*.json")
         }
         disk.remount("size=64m")
         assert build(archives, data_dir, "imagenet2012", *options) == 0

@@ -116,8 +116,8 @@ def assert_killed_build_resumes(archives, folder, flags, killed, expected, monke
     assert killed.exists()
     assert not dataset.exists()
     whole = {
-        path.name.removesuffix(".json"): (path.parent / path.name.removesuffix(".json")).stat()
-        for path in dataset.parent.glob("partial.*/*tfrecord*.json")
+        path.stem: (path.parent.with_suffix("") / path.stem).stat()
+        for path in dataset.parent.glob("partial.*.notes/*tfrecord*.json")
     }
     assert 1 <= len(whole) < len(expected)
     builder = build(archives, folder, flags)
@@ -268,6 +268,7 @@ def test_failure_of_beam_itself_is_a_build_error(task, tmp_path, monkeypatch):
 def test_only_names_and_digests_travel(archives, tmp_path):
     index = index_archive(archives / "ILSVRC2012_img_val.tar", progress=False)
     examples = Examples.from_index(index, {"file_name": index.names})
+    Path(staging.notes_folder(tmp_path)).mkdir()
     tasks = [
         ShardTask(examples, str(tmp_path / f"imagenet2012-validation.tfrecord-{i:05}"), "tfrecord")
         for i in range(1024)
@@ -284,6 +285,7 @@ def task(archives, tmp_path):
     labels = np.arange(len(index)) % 1000
     lists = Ragged.from_lists([[i] * (i % 3) for i in range(len(index))])
     columns = {"file_name": index.names, "label": labels, "lists": lists, "flag": labels > 7}
+    Path(staging.notes_folder(tmp_path)).mkdir()
     return ShardTask(Examples.from_index(index, columns), str(tmp_path / "shard"), "tfrecord")
 
 
@@ -322,6 +324,7 @@ def test_damaged_task_is_an_error(data, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "damaged"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    Path(staging.notes_folder(folder)).mkdir(exist_ok=True)
     columns = {"file_name": np.array([b"a", b"b"])}
     numbers = np.array([512, 2048])
     files = (SourceFile("/a", "/a", Fingerprint(4096, 0, "")),)

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from archives_lib import make_family
 
 from imagenet_family import cli
+from imagenet_family.datasets import by_name
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 
 OVERWRITE = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
@@ -115,6 +116,30 @@ def test_the_command_removes_nothing_before_it_can_build_in_another_format(
         "imagenet2012", archives, tmp_path / "fresh", file_format="array_record"
     )
     assert files(prepared) == files(fresh.data_path)
+
+
+@pytest.mark.parametrize("damage", ["unreadable", "of another format"])
+def test_making_a_builder_removes_nothing(damage, archives, prepared, tmp_path, capsys):
+    data_dir = prepared.parent.parent
+    info = prepared / "dataset_info.json"
+    if damage == "unreadable":
+        info.write_text("{")
+    before = files(prepared)
+    file_format = "tfrecord" if damage == "unreadable" else "array_record"
+    options = {"data_dir": data_dir, "file_format": file_format}
+    with pytest.raises(BuildError, match="--overwrite"):
+        next(by_name.builders("imagenet2012", **options))
+    builder = next(by_name.builders("imagenet2012", overwrite=True, **options))
+    assert files(prepared) == before
+    nowhere = tfds.download.DownloadConfig(manual_dir=tmp_path / "nowhere", download_mode=OVERWRITE)
+    with pytest.raises(ImagenetFamilyError, match="Not found"):
+        builder.download_and_prepare(download_config=nowhere)
+    assert files(prepared) == before
+    config = tfds.download.DownloadConfig(manual_dir=archives, download_mode=OVERWRITE)
+    builder.download_and_prepare(download_config=config)
+    fresh = parity.build_ours("imagenet2012", archives, tmp_path / "x", file_format=file_format)
+    assert files(prepared) == files(fresh.data_path)
+    assert builder.info.splits["train"].num_examples == 48
 
 
 def test_a_failed_build_leaves_only_its_lock(tmp_path):

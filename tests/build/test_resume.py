@@ -14,8 +14,10 @@ from pathlib import Path
 import parity
 import pytest
 from archives_lib import make_family
+from kill_lib import STEPS
 
 from imagenet_family.build import shard_writing, staging
+from imagenet_family.shards import manifest
 
 FAULTS = Path(__file__).resolve().parents[1] / "support" / "faults.py"
 REPOSITORY = FAULTS.parent.parent
@@ -35,7 +37,7 @@ def run_faults(folder, *arguments):
 
 def test_kill_before_and_after_every_named_step(tmp_path):
     totals = run_faults(tmp_path, "--steps", "--points", "0")
-    assert totals["killed"] == totals["trials"] >= 36
+    assert totals["killed"] == totals["trials"] == 2 * len(STEPS)
     assert totals["kept"] > 100
 
 
@@ -68,13 +70,13 @@ def files(folder):
 
 
 def stop_before_the_end(name, archives, data_dir, monkeypatch, **options):
-    """Leaves a build as a kill just before its end does: all shards whole, nothing published."""
+    """Leaves a build as a kill just before its end does: all shards whole, no dataset."""
 
     def stop(*args):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(staging.Staging, "publish", stop)
+        patch.setattr(manifest, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             parity.build_ours(name, archives, data_dir, **options)
     return data_dir / "ours" / name
@@ -87,9 +89,9 @@ def staged(parent):
 
 def test_finished_shards_are_used_again(archives, tmp_path, monkeypatch):
     parent = stop_before_the_end("imagenet2012", archives, tmp_path, monkeypatch, num_shards=4)
-    before = {p.name: p.stat().st_ino for p in staged(parent).iterdir() if p.suffix != ".json"}
-    shards = {name: inode for name, inode in before.items() if "-of-" in name}
-    assert len(shards) == 12 and not list(parent.glob("[0-9]*"))
+    shards = {path.name: path.stat().st_ino for path in staged(parent).iterdir()}
+    assert len(shards) == 12 and all("-of-" in name for name in shards)
+    assert not list(parent.glob("[0-9]*"))
     built = parity.build_ours("imagenet2012", archives, tmp_path, num_shards=4)
     for name, inode in shards.items():
         assert Path(built.data_path / name).stat().st_ino == inode
@@ -127,7 +129,7 @@ def test_damaged_shard_is_written_again(damage, file_format, archives, tmp_path,
 def test_damaged_note_costs_one_shard(note, archives, tmp_path, monkeypatch):
     whole = parity.build_ours("imagenet2012", archives, tmp_path / "whole", num_shards=3)
     parent = stop_before_the_end("imagenet2012", archives, tmp_path, monkeypatch, num_shards=3)
-    (path,) = staged(parent).glob("*validation*-00001-of-00003.json")
+    (path,) = parent.glob("partial.*.notes/*validation*-00001-of-00003.json")
     path.write_bytes(note)
     built = parity.build_ours("imagenet2012", archives, tmp_path, num_shards=3)
     assert files(built.data_path) == files(whole.data_path)
@@ -176,62 +178,29 @@ def test_shards_of_a_damaged_archive_are_not_those_of_the_one_fetched_again(
     assert files(built.data_path) == files(fresh.data_path)
 
 
-def test_without_hard_links_shards_are_moved_and_taken_back(archives, tmp_path, monkeypatch):
-    def link(source, target):
-        raise PermissionError(1, "Operation not permitted")  # what FAT says
-
-    monkeypatch.setattr(os, "link", link)
-    dataset = tmp_path / "ours" / "imagenet2012"
-
-    whole = parity.build_ours("imagenet2012", archives, tmp_path / "whole", num_shards=4)
-    publish = staging.Staging.publish
-
-    def publish_and_be_killed(self, shards, target):
-        publish(self, shards, target)
-        target.rename(tmp_path / "survives")  # TFDS removes it here, as it cannot after a kill
-        target.mkdir()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(staging.Staging, "publish", publish_and_be_killed)
-        with pytest.raises(KeyboardInterrupt):
-            parity.build_ours("imagenet2012", archives, tmp_path, num_shards=4)
-    (marker,) = staged(dataset).glob("target.*")
-    (tmp_path / "survives").rename(dataset / marker.name.removeprefix("target."))
-    moved = {p.name: p.stat().st_ino for p in dataset.glob("incomplete.*/*-of-*")}
-    assert len(moved) == 12
-    built = parity.build_ours("imagenet2012", archives, tmp_path, num_shards=4)
-    assert files(built.data_path) == files(whole.data_path)
-    for name, inode in moved.items():
-        assert Path(built.data_path / name).stat().st_ino == inode
-
-
 @pytest.mark.parametrize(
     "step",
     [
         "imagenet_family.shards.manifest.write",
         "tensorflow_datasets.core.DatasetInfo.write_to_directory",
-        "imagenet_family.tfds_internals.flush_folder",
+        "imagenet_family.storage.files.flush_folder",
+        "imagenet_family.storage.files.rename",
     ],
 )
-def test_without_hard_links_an_interrupted_build_keeps_its_shards(
+def test_a_build_that_is_interrupted_at_its_end_keeps_its_shards(
     step, archives, tmp_path, monkeypatch
 ):
     from imagenet_family import cli
 
-    def link(source, target):
-        raise PermissionError(1, "Operation not permitted")
-
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "link", link)
     arguments = [*command(archives, tmp_path)[3:], "--flush"]
     with monkeypatch.context() as patch:
         patch.setattr(step, interrupt)
         assert cli.main(arguments) == 130
     parent = tmp_path / "imagenet2012"
-    assert not list(parent.glob("incomplete.*"))
+    assert not (parent / "5.1.0").exists()
     kept = {path.name: path.stat().st_ino for path in staged(parent).glob("*-of-0000?")}
     assert len(kept) == 12
     assert cli.main(arguments) == 0
@@ -246,8 +215,8 @@ def test_overwriting_never_leaves_half_of_the_old_dataset(archives, tmp_path, mo
     removed = []
 
     def stop(folder):
-        removed.append(folder.name)
-        if folder.exists():
+        removed.append(folder)
+        if Path(folder).exists():
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -284,7 +253,7 @@ def test_two_builds_at_once_give_one_whole_dataset(archives, tmp_path):
 
 def test_second_build_says_that_it_waits(archives, tmp_path):
     data_dir = tmp_path / "data"
-    with staging.build_lock(staging.epath.Path(data_dir / "imagenet2012" / "5.1.0")):
+    with staging.build_lock(data_dir / "imagenet2012" / "5.1.0"):
         waiting = subprocess.Popen(
             command(archives, data_dir), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
         )
@@ -299,7 +268,7 @@ def test_second_build_says_that_it_waits(archives, tmp_path):
 
 def test_ctrl_c_ends_at_once_and_says_how_to_go_on(archives, tmp_path):
     data_dir = tmp_path / "data"
-    with staging.build_lock(staging.epath.Path(data_dir / "imagenet2012" / "5.1.0")):
+    with staging.build_lock(data_dir / "imagenet2012" / "5.1.0"):
         building = subprocess.Popen(
             command(archives, data_dir), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
         )
@@ -337,18 +306,19 @@ def test_two_builders_finish_at_once_each_in_its_way(tmp_path):
 
     from imagenet_family import tfds_internals
 
-    first, second = (staging.epath.Path(tmp_path / name) for name in ("first", "second"))
-    begun = tfds_internals.finishing(first, flush=False, before_removal=print)
-    with tfds_internals.finishing(second, flush=True, before_removal=print):
+    first, second = (staging.Staging(tmp_path / name, "0" * 64) for name in ("first", "second"))
+    begun = tfds_internals.prepared_in(first.target, first.filling())
+    with tfds_internals.prepared_in(second.target, second.filling(flush=True)):
         begun.__enter__()
         replaced = utils.incomplete_dir
-    with utils.incomplete_dir(dirname=os.fspath(first)) as temporary:
+    with utils.incomplete_dir(dirname=first.target) as temporary:
+        assert temporary == first.folder
         Path(temporary, "file").touch()
     begun.__exit__(None, None, None)
     assert utils.incomplete_dir is replaced
-    with utils.incomplete_dir(dirname=os.fspath(second)) as temporary:
-        assert Path(temporary).parent == tmp_path
-    assert (first / "file").exists() and second.exists()
+    with utils.incomplete_dir(dirname=second.target) as temporary:
+        assert temporary != second.folder  # TFDS's own again
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "first", "second"]
 
 
 def test_dry_run_prints_the_plan_and_builds_nothing(archives, tmp_path, capsys):
@@ -382,7 +352,7 @@ def test_flush_waits_for_the_disk_before_the_dataset_appears(archives, tmp_path,
     def note_and_fsync(descriptor):
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
         prepared = (tmp_path / "data" / "imagenet2012" / "5.1.0").exists()
-        flushed[re.sub(r"^incomplete\.\w+$", "folder", path.name)] = prepared
+        flushed[path.name] = prepared
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", note_and_fsync)

@@ -12,6 +12,7 @@ from fuzz_archives import indexed_members, tarfile_members
 
 from imagenet_family.copies import index_archive
 from imagenet_family.copies.tar import headers, parallel
+from imagenet_family.storage import arrays
 
 ENTRIES = [(f"d{i % 3}/n{i}.JPEG", os.urandom(100 + i)) for i in range(60)]
 
@@ -198,6 +199,27 @@ def test_forged_values_are_refused(archive, monkeypatch, walks):
         assert len(walks) == number + 2, f"forgery {number} was believed"
         np.testing.assert_array_equal(found.offsets, good.offsets)
         np.testing.assert_array_equal(found.names, good.names)
+
+
+def test_other_columns_than_those_of_an_index_are_refused(archive, walks):
+    index(archive)
+    note, columns = arrays.decode(saved(archive).read_bytes())
+    others = [
+        {name: column for name, column in columns.items() if name != "checks"},
+        {name: column for name, column in columns.items() if name != "names"},
+        {**columns, "more": columns["sizes"]},
+        {**columns, "sizes": columns["sizes"].astype(np.int32)},
+        {**columns, "sizes": columns["sizes"][1:]},
+        {**columns, "names": columns["names"].astype("S70000")},
+        {**columns, "directories": np.frombuffer(b"\xff\0", np.uint8)},
+        {**columns, "directories": columns["directories"][:-2]},
+    ]
+    forged = [arrays.encode(note, other) for other in others]
+    forged += [arrays.encode({**note, "path": "/x"}, columns), arrays.encode({}, columns)]
+    for number, encoded in enumerate(forged):
+        saved(archive).write_bytes(b"".join(encoded.pieces))
+        assert indexed_members(index(archive)) == tarfile_members(archive.read_bytes())
+        assert len(walks) == number + 2, f"forgery {number} was believed"
 
 
 def test_check_is_of_the_header(archive):

@@ -15,6 +15,10 @@ KINDS = {
 }
 
 
+def place(row):
+    return f"x.tar, row {row}"
+
+
 def array(names):
     return np.array(names, "S")
 
@@ -23,7 +27,7 @@ def array(names):
 def test_published_names_pass_untouched(kind):
     naming, names = KINDS[kind]
     names = array(names)
-    assert naming.published(names, "x.tar") is names
+    assert naming.published(names, place) is names
 
 
 @pytest.mark.parametrize(
@@ -39,7 +43,7 @@ def test_published_names_pass_untouched(kind):
 )
 def test_what_is_surely_a_published_name_becomes_it(kind, name, published):
     naming, names = KINDS[kind]
-    found = naming.published(array([*names, name]), "x.tar")
+    found = naming.published(array([*names, name]), place)
     assert found.tolist() == [*names, published]
 
 
@@ -69,11 +73,11 @@ def test_what_is_surely_a_published_name_becomes_it(kind, name, published):
 )
 def test_any_other_name_is_refused_and_named(kind, name):
     naming, names = KINDS[kind]
-    with pytest.raises(LabelError, match=r"x.tar: 1 of its") as error:
-        naming.published(array([*names, name]), "x.tar")
+    with pytest.raises(LabelError, match=r"x.tar, row \d: expected .* \(1 of \d images") as error:
+        naming.published(array([*names, name]), place)
     assert repr(name.decode()) in str(error.value) and naming.example in str(error.value)
-    with pytest.raises(LabelError, match=r"4 of its 4 images.*, …"):
-        naming.published(array([name] * 4), "x.tar")
+    with pytest.raises(LabelError, match=r"x.tar, row 0: .* \(4 of 4 images.*, …"):
+        naming.published(array([name] * 4), place)
 
 
 @given(st.lists(st.binary(max_size=30).map(lambda name: name.replace(b"\0", b"x")), min_size=1))

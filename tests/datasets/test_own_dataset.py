@@ -26,7 +26,7 @@ from imagenet_family.examples.table import Examples, Ragged
 from imagenet_family.labels.classes import wnid_to_id
 from imagenet_family.metrics.accuracy import STANDARD
 from imagenet_family.metrics.metric import Metric, over_images
-from imagenet_family.shards import read
+from imagenet_family.shards import read_records
 
 CODE = re.search(
     r"```python\n(.*?)```", (REPOSITORY / "docs" / "own_dataset.md").read_text(), re.DOTALL
@@ -90,7 +90,7 @@ def test_it_is_built_in_every_format(own, prepared, file_format):
     folder = prepared[file_format] / "minival" / "1.0.0"
     assert json.loads((folder / "dataset_info.json").read_text())["fileFormat"] == file_format
     (path,) = folder.glob(f"*minival.{file_format}*")
-    found = [parity.fields(record) for record in read.read_records(path, file_format)]
+    found = [parity.fields(record) for record in read_records(path, file_format)]
     assert {r["file_name"][0].decode(): r["image"][0] for r in found} == own.images
     assert all(r["label"] == [own.label(r["file_name"][0].decode())] for r in found)
     manifests = [prepared[each] / "minival" / "1.0.0" / "shards.json" for each in FORMATS]
@@ -149,9 +149,7 @@ def test_its_elements_and_order_are_those_of_the_prepared_dataset(own, prepared)
     source = imagenet_family.data_source(own.file, split="minival", **own.options())
     builder = by_name.builder(own.file, data_dir=prepared["tfrecord"])
     (path,) = builder.info.splits["minival"].filepaths
-    assert [source.record(i) for i in range(len(source))] == list(
-        read.read_records(path, "tfrecord")
-    )
+    assert [source.record(i) for i in range(len(source))] == list(read_records(path, "tfrecord"))
     assert source.info.description == "Train images of ImageNet that are kept for validation."
 
 

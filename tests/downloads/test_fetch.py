@@ -273,7 +273,7 @@ def test_files_put_there_by_hand_are_counted_too(server, make_manager, manual_di
 
 def test_an_unknown_tfds_downloads_by_itself(server, get, monkeypatch):
     assert tfds_internals.check() == ()
-    monkeypatch.setattr(tfds_internals, "check", lambda: ("nothing of that name",))
+    monkeypatch.setattr(tfds_internals, "_KEPT_BY_DOWNLOAD_MANAGER", ("_nothing_of_that_name",))
     server.add("a.tar", CONTENT)
     assert get(server.url("a.tar")).read_bytes() == CONTENT
     server.add("b.tar", OTHER)

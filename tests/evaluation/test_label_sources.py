@@ -14,11 +14,6 @@ from imagenet_family.labels.classes import validation_image_names, validation_la
 NAMES = evaluation_lib.NAMES
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return evaluation_lib.Models(tmp_path_factory.mktemp("models"))
-
-
 def test_labels_are_those_of_the_family(models):
     by_title = {split.title: split for split in models.splits}
     val = by_title["imagenet2012 validation"].labels

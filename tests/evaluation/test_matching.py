@@ -1,17 +1,11 @@
 """Which predictions are for which split."""
 
-import evaluation_lib
 import numpy as np
 import pytest
 
 from imagenet_family import evaluation
 from imagenet_family.errors import EvaluationError
 from imagenet_family.evaluation.matching import PredictionFile, match
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return evaluation_lib.Models(tmp_path_factory.mktemp("models"))
 
 
 def named(path, names, values=1):

@@ -13,20 +13,11 @@ from PIL import Image
 
 from imagenet_family import evaluation
 from imagenet_family.errors import BuildError
-from imagenet_family.labels.classes import validation_image_names, validation_labels
-
-pytest.importorskip("jinja2", reason="the report needs the extra `report`")
-pytest.importorskip("matplotlib", reason="the report needs the extra `report`")
-
 from imagenet_family.evaluation import report
+from imagenet_family.labels.classes import validation_image_names, validation_labels
 
 MODELS = {"resnet50": 0.4, evaluation_lib.EVIL: 0.7}
 MAX_BYTES = 2_000_000
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return evaluation_lib.Models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,6 @@ from imagenet_family.evaluation import run
 NAMES = evaluation_lib.NAMES
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return evaluation_lib.Models(tmp_path_factory.mktemp("models"))
-
-
 def same(first, second):
     assert json.dumps(first.to_dict()) == json.dumps(second.to_dict())
 
@@ -127,8 +122,10 @@ def test_a_models_own_error_comes_through_and_ends_the_threads(models):
         evaluation.evaluate(predict, "imagenet2012", batch_size=4, **models.options())
 
 
+@pytest.mark.torch
 def test_a_torch_model(models):
-    torch = pytest.importorskip("torch", reason="an example of the docs is for torch")
+    import torch
+
     layer = torch.nn.Linear(3, 1000)
 
     @torch.inference_mode()

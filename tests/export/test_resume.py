@@ -40,7 +40,7 @@ _KILLED = """
 import os, signal, sys
 import webdataset_lib as lib
 from pathlib import Path
-from {package} import {module}
+from imagenet_family.{package} import {module}
 
 ordinary, calls = {module}.{function}, 0
 
@@ -56,9 +56,9 @@ lib.export("imagenet2012", Path(sys.argv[1]), Path(sys.argv[2]), num_shards=int(
 """
 
 
-def kill(module, function, call, archives, output, num_shards=SHARDS):
+def kill(function, call, archives, output, num_shards=SHARDS):
     """Runs an export that is killed when it is about to call a function for the n-th time."""
-    package = f"imagenet_family.{'shards' if module == 'manifest' else 'build'}"
+    package, module, function = function.split(".")
     code = _KILLED.format(package=package, module=module, function=function, call=call)
     done = subprocess.run(
         [sys.executable, "-c", code, archives, output, str(num_shards)],
@@ -69,20 +69,21 @@ def kill(module, function, call, archives, output, num_shards=SHARDS):
 
 
 @pytest.mark.parametrize(
-    ("module", "function", "call", "num_shards"),
+    ("function", "call", "num_shards"),
     [
-        ("staging", "write_shard", 3, SHARDS),
-        ("staging", "_link", 3, SHARDS),
-        ("manifest", "write", 1, SHARDS),
-        ("staging", "_link", 3, 6),  # then another number is asked for
+        ("build.staging.write_shard", 3, SHARDS),
+        ("shards.manifest.write", 1, SHARDS),
+        ("storage.files.rename", 1, SHARDS),
+        ("storage.files.rename", 1, 6),  # then another number is asked for
     ],
 )
-def test_a_killed_export_goes_on(module, function, call, num_shards, exported, archives, tmp_path):
+def test_a_killed_export_goes_on(function, call, num_shards, exported, archives, tmp_path):
     output = tmp_path / "out"
-    kill(module, function, call, archives, output, num_shards)
+    kill(function, call, archives, output, num_shards)
     assert not output.exists()
-    (stage,) = tmp_path.glob("partial.out.*")
-    whole = {note.name.removesuffix(".json") for note in stage.glob("*.json")}
+    (notes,) = tmp_path.glob("partial.out.*.notes")
+    stage = notes.with_suffix("")
+    whole = {note.name.removesuffix(".json") for note in notes.glob("*.json")}
     assert len(whole) >= 2
     damaged = min(whole)
     kept = {name: (stage / name).stat().st_ino for name in whole - {damaged}}
@@ -100,10 +101,21 @@ def test_what_is_left_of_an_export_that_was_killed_at_its_end_is_cleared_away(
     exported, archives, tmp_path
 ):
     output = tmp_path / "out"
-    kill("staging", "clear", 2, archives, output)
+    kill("build.staging._remove_tree", 2, archives, output)
     assert output.exists() and list(tmp_path.glob("partial.*"))
     lib.export("imagenet2012", archives, output, num_shards=SHARDS)
     assert lib.contents(output) == lib.contents(exported)
+    assert not list(tmp_path.glob("partial.*"))
+
+
+def test_an_export_of_a_similar_name_is_not_touched(archives, exported, tmp_path):
+    kill("shards.manifest.write", 1, archives, tmp_path / "out.2")
+    kept = {path.name for path in tmp_path.glob("partial.out.2.*/*")}
+    assert len(kept) > SHARDS
+    lib.export("imagenet2012", archives, tmp_path / "out", num_shards=SHARDS)
+    assert {path.name for path in tmp_path.glob("partial.out.2.*/*")} == kept
+    lib.export("imagenet2012", archives, tmp_path / "out.2", num_shards=SHARDS)
+    assert lib.contents(tmp_path / "out.2") == lib.contents(exported)
     assert not list(tmp_path.glob("partial.*"))
 
 
@@ -173,7 +185,7 @@ def test_a_prepared_dataset_that_changes_meanwhile_is_not_mixed(archives, tmp_pa
 
     def write_shard(examples, path, file_format):
         result = ordinary(examples, path, file_format)
-        if path.name == "imagenet1k-train-2.tar":
+        if path.endswith("/imagenet1k-train-2.tar"):
             first.write_bytes(first.read_bytes())
         return result
 
@@ -242,7 +254,7 @@ def test_a_mounted_folder_of_the_same_disk_is_refused_before_writing(
 
 def test_two_exports_to_one_folder_wait_for_each_other(archives, exported, tmp_path):
     output = tmp_path / "out"
-    with staging.build_lock(staging.epath.Path(output)):
+    with staging.build_lock(output):
         other = threading.Thread(
             target=lib.export,
             args=("imagenet2012", archives, output),

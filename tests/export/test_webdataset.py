@@ -192,13 +192,14 @@ def test_usage_errors(archives, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("other", ["n01440764_1.jpg", "n01440764_1"])
+@pytest.mark.parametrize("other", ["0/a.jpg", "0/a"])
 def test_names_that_would_be_one_sample_are_refused(other, tmp_path):
     image = fake.jpeg(fake.picture(0, 0, (20, 20)))
-    members = {"n01440764_1.JPEG": image, other: image}
-    (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(fake.train_tar({"n01440764": members}))
-    with pytest.raises(DuplicateKeyError, match=r"n01440764_1\b.* would be one sample"):
-        lib.export("imagenet2012", tmp_path, tmp_path / "out")
+    config = "topimages"
+    archive = tmp_path / fake.V2_ARCHIVES[config][0]
+    archive.write_bytes(fake.v2_tar(config, {"0/a.jpeg": image, other: image}))
+    with pytest.raises(DuplicateKeyError, match=r"0/a\b.* would be one sample"):
+        lib.export("imagenet_v2", tmp_path, tmp_path / "out", config=config)
 
 
 def test_prepared_shards_that_are_damaged_or_short(archives, tmp_path):

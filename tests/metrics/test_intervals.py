@@ -4,13 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from imagenet_family import evaluation
 from imagenet_family.errors import EvaluationError
 from imagenet_family.evaluation import RECHT_2019, Interval, Labels, Line
 from imagenet_family.metrics import intervals, robustness
-
-stats = pytest.importorskip("scipy.stats", reason="SciPy is what the intervals are checked with")
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])

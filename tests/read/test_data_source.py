@@ -28,11 +28,6 @@ VALIDATION = "ILSVRC2012_img_val.tar"
 SKIP = {"image": tfds.decode.SkipDecoding()}
 
 
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
-    return data_source_lib.Datasets(tmp_path_factory.mktemp("family"))
-
-
 @pytest.fixture
 def own(tmp_path):
     """A family of its own, for tests that change archives."""

@@ -13,11 +13,6 @@ VALIDATION = "ILSVRC2012_img_val.tar"
 IN_ORDER = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
 
 
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
-    return data_source_lib.Datasets(tmp_path_factory.mktemp("family"))
-
-
 def assert_same(mine, theirs):
     assert mine.element_spec == theirs.element_spec
     assert mine.cardinality() == theirs.cardinality()

@@ -44,11 +44,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
-    return data_source_lib.Datasets(tmp_path_factory.mktemp("family"))
-
-
 def in_a_new_process(pickled):
     done = subprocess.run(
         [sys.executable, "-c", LOAD], input=pickled, capture_output=True, check=True
@@ -176,9 +171,11 @@ def _whole(elements):
     return elements
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_torch(datasets, context):
-    torch_data = pytest.importorskip("torch.utils.data")
+    import torch.utils.data as torch_data
+
     source = datasets.open("imagenet2012", "train[:70]")
     loader = torch_data.DataLoader(
         source,
@@ -192,8 +189,10 @@ def test_torch(datasets, context):
         assert_same([element for batch in loader for element in batch], list(source))
 
 
+@pytest.mark.torch
 def test_torch_without_batches(datasets):
-    torch_data = pytest.importorskip("torch.utils.data")
+    import torch.utils.data as torch_data
+
     source = datasets.open("imagenet2012_multilabel", "imagenet_m")
     loader = torch_data.DataLoader(source, batch_size=None)
     for mine, theirs in zip(loader, source, strict=True):
@@ -205,7 +204,8 @@ def test_torch_without_batches(datasets):
 
 
 def test_grain_batches(datasets):
-    grain = pytest.importorskip("grain")
+    import grain
+
     source = datasets.open("imagenet2012", "train[:70]", decoders=SKIP)
     dataset = grain.MapDataset.source(source).seed(2).shuffle()
     expected = [dataset[i]["file_name"] for i in range(70)]
@@ -225,7 +225,8 @@ def _file_name(element):
 
 
 def test_grain_dataset(datasets):
-    grain = pytest.importorskip("grain")
+    import grain
+
     source = datasets.open("imagenet2012", "train[:70]")
     dataset = grain.MapDataset.source(source)
     assert len(dataset) == 70
@@ -240,7 +241,8 @@ def test_grain_dataset(datasets):
 
 
 def test_grain_loader(datasets):
-    grain = pytest.importorskip("grain.python")
+    import grain.python as grain
+
     source = datasets.open("imagenet2012", "train[:70]")
     sampler = grain.SequentialSampler(len(source), grain.NoSharding())
     loader = grain.DataLoader(data_source=source, sampler=sampler, worker_count=2)

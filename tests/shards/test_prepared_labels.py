@@ -12,24 +12,16 @@ import numpy as np
 import parity
 import pytest
 import tensorflow_datasets as tfds
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
 from imagenet_family import evaluation
 from imagenet_family.build import staging
 from imagenet_family.errors import BuildError
-from imagenet_family.examples import codec, tf_example
-from imagenet_family.shards import example_columns, prepared_labels, saved_labels
-from imagenet_family.shards.prepared import PreparedSplit
-from imagenet_family.shards.prepared import identity as prepared_identity
+from imagenet_family.examples import codec
+from imagenet_family.shards import prepared_labels, saved_labels
+from imagenet_family.shards.prepared import PreparedSplit, parse_record, source_digest
 
 NAMES = evaluation_lib.NAMES
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return evaluation_lib.Models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module", params=["tfrecord", "array_record"])
@@ -142,7 +134,7 @@ def test_records_are_read_for_labels_only_once(prepared, monkeypatch):
     assert read() == expected
 
 
-@pytest.mark.parametrize("file_format", ["array_record", "parquet"])
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record", "parquet"])
 @pytest.mark.parametrize("dataset", ["imagenet2012_multilabel", "imagenet2012_real", "imagenet_v2"])
 def test_a_build_saves_the_labels_that_its_records_would_give(
     models, tmp_path, dataset, file_format, monkeypatch
@@ -213,9 +205,7 @@ def test_labels_saved_by_a_build_in_a_relative_folder_are_found(models, tmp_path
     assert evaluation.read_splits("imagenet2012_real", data_dir=tmp_path / "ours")
 
 
-@pytest.mark.parametrize(
-    "identity", [lambda plan: prepared_identity([plan]), saved_labels.identity]
-)
+@pytest.mark.parametrize("identity", [lambda plan: source_digest([plan]), saved_labels.state_of])
 def test_a_change_within_a_second_is_noticed(identity, tmp_path):
     path = tmp_path / "shard"
     path.touch()
@@ -245,7 +235,7 @@ def evil_npz(identity):
         lambda data: data[: len(data) // 2],
         lambda data: data[:400] + bytes([data[400] ^ 1]) + data[401:],
         lambda data: pickle.dumps(Evil()),
-        lambda data: evil_npz(codec.decode_columns(data).note["identity"]),
+        lambda data: evil_npz(codec.decode_columns(data).note["state"]),
     ],
     ids=["empty", "cut", "one bit", "pickle", "pickle in npz"],
 )
@@ -266,97 +256,56 @@ def test_labels_that_cannot_be_saved_are_read_all_the_same(prepared):
 
 # Records
 
-KINDS = {"file_name": str, "label": int, "is_problematic": bool, "real_label": list}
-EXAMPLES = st.lists(
-    st.fixed_dictionaries(
-        {
-            "file_name": st.text(st.characters(codec="ascii", min_codepoint=1), max_size=200),
-            "label": st.integers(-(1 << 63), (1 << 63) - 1),
-            "is_problematic": st.booleans(),
-            "real_label": st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=9),
-            "image": st.binary(max_size=300),
-        }
-    ),
-    min_size=1,
-    max_size=8,
-)
 
-
-def serialized(example, order):
-    """Writes the features of an example in some order, each as protobuf does."""
-    data = b""
-    for name in order:
-        value = example[name]
-        feature = tf_example_pb2.Example()
-        entry = feature.features.feature[name]
-        if isinstance(value, bytes | str):
-            value = value.encode() if isinstance(value, str) else value
-            entry.bytes_list.value.append(value)
+def serialized(**features):
+    example = tf_example_pb2.Example()
+    for name, value in features.items():
+        feature = example.features.feature[name]
+        if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
         else:
-            entry.int64_list.value.extend(value if isinstance(value, list) else [int(value)])
-        data += feature.features.SerializeToString()
-    return b"\n" + tf_example.varint(len(data)) + data
+            feature.int64_list.value.extend(value)
+    return example.SerializeToString()
 
 
-def parse(records, kinds=KINDS):
-    stops = np.cumsum([len(record) for record in records])
-    starts = np.concatenate([[0], stops[:-1]])
-    data = np.frombuffer(b"".join(records), np.uint8)
-    return example_columns.parse(data, starts, stops, kinds)
+FEATURES = {"file_name": str, "label": int, "is_problematic": bool, "real_label": list}
 
 
-@given(EXAMPLES, st.data())
-@settings(max_examples=200, deadline=None)
-def test_columns_are_what_was_written(examples, data):
-    order = st.permutations(list(examples[0]))
-    columns = parse([serialized(example, data.draw(order)) for example in examples])
-    for row, example in enumerate(examples):
-        assert columns["file_name"][row].decode() == example["file_name"]
-        assert columns["label"][row] == example["label"]
-        assert columns["is_problematic"][row] == example["is_problematic"]
-        assert columns["real_label"][row].tolist() == example["real_label"]
-
-
-def test_no_byte_of_an_image_is_touched():
-    class Watched(np.ndarray):
-        touched = set()
-
-        def __getitem__(self, key):
-            self.touched.update(np.arange(len(self))[key].ravel().tolist())
-            return np.asarray(super().__getitem__(key))
-
-    encoder = tf_example.RecordEncoder(["file_name", "image", "label"], "image")
-    head, tail = encoder.encode({"file_name": b"a", "label": 3}, 5000)
-    data = np.frombuffer(head + bytes(5000) + tail, np.uint8)
-    columns = example_columns.parse(
-        data.view(Watched), np.array([0]), np.array([len(data)]), {"file_name": str, "label": int}
+def test_features_of_a_record():
+    record = serialized(
+        real_label=[3, -1], file_name=b"a.jpeg", label=[-1], image=b"", is_problematic=[1]
     )
-    assert columns["file_name"].tolist() == [b"a"]
-    assert columns["label"].tolist() == [3]
-    assert Watched.touched
-    assert Watched.touched.isdisjoint(range(len(head), len(head) + 5000))
+    found = parse_record(record, FEATURES, "file", 0)
+    assert found == {
+        "file_name": "a.jpeg",
+        "label": -1,
+        "is_problematic": True,
+        "real_label": [3, -1],
+    }
 
 
-@given(st.binary(min_size=1, max_size=60), st.integers(0, 120), st.integers(0, 2))
-@settings(max_examples=500, deadline=None)
-def test_damaged_records_raise_one_kind_of_error(noise, at, which):
-    encoder = tf_example.RecordEncoder([*KINDS, "image"], "image")
-    values = {"file_name": b"a.jpeg", "label": 3, "is_problematic": 1, "real_label": [1, 999]}
-    head, tail = encoder.encode(values, 20)
-    records = [bytearray(head + bytes(20) + tail) for _ in range(3)]
-    records[which][at : at + len(noise)] = noise
-    with contextlib.suppress(example_columns.ExampleError):
-        columns = parse(records)
-        assert all(len(column) == 3 for column in columns.values())
+@pytest.mark.parametrize(
+    "record",
+    [
+        serialized(file_name=b"a"),
+        serialized(file_name=b"a", label=b"3"),
+        serialized(file_name=b"a", label=[3, 4]),
+        serialized(file_name=b"a", label=[]),
+        serialized(file_name=b"\xff", label=[3]),
+        serialized(file_name=b"a", label=[3])[:-1],
+        b"no example",
+        b"",
+    ],
+)
+def test_a_record_of_another_dataset(record):
+    with pytest.raises(BuildError, match="file: record 7 has not the features file_name, label"):
+        parse_record(record, {"file_name": str, "label": int}, "file", 7)
 
 
-def test_errors_say_which_record():
-    example = {"file_name": "a", "label": 1, "is_problematic": False, "real_label": []}
-    sound = serialized(example, list(example))
-    with pytest.raises(example_columns.ExampleError, match="record 1: label is missing"):
-        parse([sound, serialized(example, ["file_name", "is_problematic", "real_label"])])
-    with pytest.raises(example_columns.ExampleError, match="record 1: "):
-        parse([sound, sound + b"x"])
-    two = example | {"label": [1, 2]}
-    with pytest.raises(example_columns.ExampleError, match="record 0: label has not one value"):
-        parse([serialized(two, list(two))])
+def test_a_file_with_a_record_more_is_not_of_this_dataset(prepared):
+    folder, _, read, _ = prepared
+    path = min(folder.glob("*validation.tfrecord*"))
+    data = path.read_bytes()
+    path.write_bytes(data + data[: int.from_bytes(data[:8], "little") + 16])
+    with pytest.raises(BuildError, match=rf"{path.name}: expected 60 records, .* found more"):
+        read()

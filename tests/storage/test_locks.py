@@ -3,15 +3,12 @@
 import concurrent.futures
 import errno
 import fcntl
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from etils import epath
 
-from imagenet_family.build import staging
 from imagenet_family.storage.locks import file_lock
 
 
@@ -68,26 +65,3 @@ def test_an_error_inside_ends_it(tmp_path):
     for _ in range(2):
         with pytest.raises(KeyError), file_lock(tmp_path / "lock", "building"):
             raise KeyError
-
-
-def test_where_locks_are_those_of_one_machine_no_half_of_a_dataset_appears(tmp_path, monkeypatch):
-    dataset, ours, theirs = (
-        epath.Path(tmp_path / name)
-        for name in ("5.1.0", "incomplete.A_5.1.0", "incomplete.B_5.1.0")
-    )
-    theirs.mkdir()
-    for name in "abc":
-        (theirs / name).touch()
-    stage = staging.Staging(dataset, "0" * 64)
-    stage.open(theirs)  # on another machine, which is about to finish
-    unlink = os.unlink
-
-    def they_finish_and_unlink(*args, **kwargs):
-        if theirs.exists():
-            theirs.rename(dataset)
-        unlink(*args, **kwargs)
-
-    monkeypatch.setattr(os, "unlink", they_finish_and_unlink)
-    stage.open(ours)
-    assert not dataset.exists() and not theirs.exists()
-    assert [path.name for path in stage.path.iterdir()] == [f"target.{ours.name}"]

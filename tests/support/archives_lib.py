@@ -135,7 +135,7 @@ def _write(directory: Path, family: fake.Family) -> None:
         if i % 4 == 1:
             entries = [(f"./{name}", data) for name, data in entries]
         if i % 4 == 2:
-            link = fake.other_entry("link.JPEG", tarfile.SYMTYPE, entries[0][0])
+            link = fake.other_entry(".link.JPEG", tarfile.SYMTYPE, entries[0][0])
             entries.insert(1, (link, b""))
             entries.insert(0, (fake.other_entry("folder", tarfile.DIRTYPE), b""))
         inner[f"{wnid}.tar"] = fake.tar_bytes(entries, format)

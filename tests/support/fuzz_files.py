@@ -36,7 +36,7 @@ from imagenet_family.datasets.imagenet2012_real.labels import read_real  # noqa:
 from imagenet_family.errors import ImagenetFamilyError  # noqa: E402
 from imagenet_family.examples import plan  # noqa: E402
 from imagenet_family.labels import classes  # noqa: E402
-from imagenet_family.shards import read  # noqa: E402
+from imagenet_family.shards import summarize  # noqa: E402
 from imagenet_family.verify import manual_dir, prepared_datasets  # noqa: E402
 
 _MAX_SECONDS = 20
@@ -87,6 +87,7 @@ class Fuzzer:
         self.plan = plan.plan_split("validation", examples, lambda size, count: 2)
         self.stage = epath.Path(folder / "stage")
         self.stage.mkdir()
+        Path(staging.notes_folder(self.stage)).mkdir()
         self.task = {}
         self.shard = {}
         for file_format in ("tfrecord", "array_record", "webdataset"):
@@ -94,7 +95,7 @@ class Fuzzer:
             task = staging.ShardTask(self.plan.shard(0), str(path), file_format)
             staging.ensure_shard(task)
             self.task[file_format] = task
-            note = Path(f"{path}.json")
+            note = Path(staging.note_path(path))
             self.shard[file_format] = path.read_bytes(), note.read_bytes()
         self.prepared = folder / "data" / "imagenet2012" / "5.1.0"
         self.described: dict[str, bytes] = {}
@@ -147,20 +148,21 @@ class Fuzzer:
         data, note = self.shard[file_format]
         what = rng.choice(("shard", "note", "both"))
         path.write_bytes(damage(data, rng) if what != "note" else data)
-        Path(f"{path}.json").write_bytes(damage(note, rng) if what != "shard" else note)
+        Path(staging.note_path(path)).write_bytes(damage(note, rng) if what != "shard" else note)
         result = staging.ensure_shard(task)
-        assert result == read.summarize(task.path, file_format)
+        assert result == summarize(task.path, file_format)
         # Damage outside the records, where no reader looks, is the only one that may stay.
         assert result.digest == json.loads(note)["digest"]
         return True
 
-    def check_settled(self, rng: random.Random) -> bool:
+    def check_shard_count(self, rng: random.Random) -> bool:
         """Damages the note of how many shards there are."""
         output = shard_writing.Output(
             self.stage, "tfrecord", lambda *args: "{}-{}-{}".format(*args)
         )
-        (self.stage / "settled.validation").write_bytes(damage(b"3", rng))
-        plan = shard_writing._as_settled(self.plan, output)
+        note = shard_writing._shard_count_note(self.plan, output)
+        Path(note).write_bytes(damage(b"3", rng))
+        plan = shard_writing._with_noted_shards(self.plan, output)
         assert 1 <= plan.num_shards <= plan.num_examples
         assert sum(plan.shard_lengths) == len(self.plan.examples)
         return True
@@ -201,7 +203,7 @@ class Fuzzer:
 # How often each is drawn; the last ones take milliseconds rather than microseconds.
 _CHECKS = (
     *((Fuzzer.check_real, 25), (Fuzzer.check_multilabel, 25), (Fuzzer.check_subset, 15)),
-    *((Fuzzer.check_settled, 10), (Fuzzer.check_listed, 10)),
+    *((Fuzzer.check_shard_count, 10), (Fuzzer.check_listed, 10)),
     *((Fuzzer.check_shard, 12), (Fuzzer.check_prepared, 3)),
 )
 

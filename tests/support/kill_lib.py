@@ -18,10 +18,9 @@ from pathlib import Path
 import tensorflow_datasets  # noqa: F401 (before forking, so that each build starts at once)
 from tensorflow_datasets.core.utils import shard_utils
 
-from imagenet_family import cli, errors
+from imagenet_family import cli, errors, shards
 from imagenet_family.build import processes
 from imagenet_family.cli import build as _  # noqa: F401
-from imagenet_family.shards import read
 from imagenet_family.shards.digest import ShardResult
 
 TIMEOUT = 600
@@ -81,24 +80,20 @@ _WRITING = r" (w|x|None)\S* "  # the mode of `open`; None where a program calls 
 STEPS = {
     "index saved": Step("os.rename", r"\.index -1"),
     "lock taken": Step("open", r"/\.[\d.]+\.lock "),
-    "temporary folder made": Step("os.mkdir", r"/incomplete\.\w+_[\d.]+/? "),
-    "build announced": Step("os.mkdir", r"/partial\.[\d.]+\.begun "),
     "staging made": Step("os.mkdir", _STAGING + " "),
-    "staging marked": Step("open", _STAGING + r"/target\.\S+ "),
-    "announcement withdrawn": Step("os.rmdir", r"partial\.[\d.]+\.begun "),
+    "notes made": Step("os.mkdir", _STAGING + r"\.notes "),
     "first shard written": Step("os.rename", rf"{_STAGING}/\S+ \S+/{SHARD} "),
-    "first note written": Step("os.rename", rf"{_STAGING}/\S+ \S+/{SHARD}\.json "),
+    "first note written": Step("os.rename", rf"{_STAGING}\.notes/\S+ \S+/{SHARD}\.json "),
     "middle shard begun": Step("open", rf"{_STAGING}/{SHARD}\.[0-9a-f]+\.incomplete ", 4),
     "middle shard written": Step("os.rename", rf"{_STAGING}/\S+ \S+/{SHARD} ", 3),
-    "middle note written": Step("os.rename", rf"{_STAGING}/\S+ \S+/{SHARD}\.json ", 3),
-    "first shard published": Step("os.link", SHARD),
-    "middle shard published": Step("os.link", SHARD, 3),
-    "manifest written": Step("os.rename", r"/shards\.json "),
-    "features written": Step("open", r"/features\.json" + _WRITING),
-    "dataset_info written": Step("open", r"/dataset_info\.json" + _WRITING),
-    "dataset appears": Step("os.rename", r"/incomplete\.\w+_[\d.]+/? \S+/[\d.]+ "),
-    "staging being cleared": Step("os.remove", rf"{SHARD}\.json ", 2),
-    "staging cleared": Step("os.rmdir", r"partial\.[\d.]+\.[0-9a-f]{16} "),
+    "middle note written": Step("os.rename", rf"{_STAGING}\.notes/\S+ \S+/{SHARD}\.json ", 3),
+    "last note written": Step("os.rename", rf"{_STAGING}\.notes/\S+ \S+/{SHARD}\.json ", 12),
+    "manifest written": Step("os.rename", _STAGING + r"/shards\.json\S+ \S+/shards\.json "),
+    "features written": Step("open", _STAGING + r"/features\.json" + _WRITING),
+    "dataset_info written": Step("open", _STAGING + r"/dataset_info\.json" + _WRITING),
+    "dataset appears": Step("os.rename", _STAGING + r" \S+/[\d.]+ "),
+    "notes being removed": Step("os.remove", rf"{SHARD}\.json ", 2),
+    "notes removed": Step("os.rmdir", r"partial\.[\d.]+\.[0-9a-f]{16}\.notes "),
 }
 MUTATIONS = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir")
 
@@ -224,11 +219,11 @@ def whole_shards(parent: Path) -> dict[str, int]:
 
 def _whole_shards(parent: Path) -> dict[str, int]:
     found = {}
-    for note in parent.glob("partial.*/*.json"):
-        shard = note.with_suffix("")
+    for note in parent.glob("partial.*.notes/*.json"):
+        shard = note.parent.with_suffix("") / note.stem
         with contextlib.suppress(OSError, ValueError, TypeError, errors.BuildError):
             noted = ShardResult(**json.loads(note.read_text()))
             file_format = re.search(r"\.(\w+)-\d{5}-of-", shard.name)[1]
-            if read.summarize(shard, file_format) == noted:
+            if shards.summarize(shard, file_format) == noted:
                 found[shard.name] = shard.stat().st_ino
     return found

@@ -12,7 +12,7 @@ from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
 import imagenet_family
-from imagenet_family.shards import read
+from imagenet_family import shards
 
 DATASETS = [
     ("imagenet2012", None),
@@ -102,7 +102,7 @@ def records(builder, split):
     info = builder.info.splits[split]
     file_format = builder.info.file_format.value
     for path in info.filepaths:
-        for record in read.read_records(path, file_format):
+        for record in shards.read_records(path, file_format):
             yield fields(record)
 
 

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import imagenet_family
-from imagenet_family.shards import read
+from imagenet_family import shards
 
 _SUPPORT = Path(__file__).resolve().parent
 _ROOT = _SUPPORT.parents[1]
@@ -76,7 +76,7 @@ def shard_records(builder, split):
     """Gives the records of each shard of a prepared split."""
     info = builder.info
     for path in info.splits[split].filepaths:
-        yield list(read.read_records(path, info.file_format.value))
+        yield list(shards.read_records(path, info.file_format.value))
 
 
 def info_of(output):

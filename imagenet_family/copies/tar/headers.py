@@ -17,7 +17,10 @@ ZEROS = bytes(BLOCK)
 """The block that says that an archive ends here."""
 
 REGULAR = frozenset((b"0", b"\0", b"7"))
-WITHOUT_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
+HARD_LINK = b"1"
+SYMBOLIC_LINK = b"2"
+DIRECTORY = b"5"
+SPECIAL = frozenset((b"3", b"4", b"6"))
 GNU_LONG_NAME = b"L"
 GNU_LONG_LINK = b"K"
 GNU_SPARSE = b"S"
@@ -31,6 +34,20 @@ _OTHER_NUMBERS = tuple(
 
 MAX_PATH = 4096
 MAX_NAME = 255
+
+OTHER_FILES = {
+    b"BZh": ("a bzip2 file", "Unpack it with bunzip2"),
+    b"\xfd7zXZ\0": ("an xz file", "Unpack it with unxz"),
+    b"\x28\xb5\x2f\xfd": ("a Zstandard file", "Unpack it with unzstd"),
+    b"PK\3\4": ("a zip file", "Unpack it with unzip, and pack what is in it as a tar"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z file", "Unpack it with 7z"),
+    b"Rar!": ("a RAR file", "Unpack it with unrar"),
+    b"PAR1": ("a Parquet file", "Take the tar archives of image-net.org"),
+    b"<!DOCTYPE": ("a web page", "Log in where it came from, and fetch it again"),
+    b"<html": ("a web page", "Log in where it came from, and fetch it again"),
+    b"<?xml": ("an XML text", "See what it says, and fetch the archive again"),
+}
+"""What people have under the name of a tar, by its first bytes, and what helps."""
 
 _REPACK = "Unpack the archive and pack it again with plain relative names"
 
@@ -54,13 +71,16 @@ class Header(NamedTuple):
     """Bytes of data that follow (before padding)."""
     type: bytes
     """The one-byte type flag."""
+    link: bytes
+    """What a link names, as written."""
 
 
-class PaxRecords(NamedTuple):
-    """The pax keywords that move or rename a member; None where not given."""
+class Extension(NamedTuple):
+    """What extension headers say of the member after them; None where they say nothing."""
 
-    path: bytes | None
-    size: int | None
+    path: bytes | None = None
+    size: int | None = None
+    link: bytes | None = None
 
 
 def padded(size: int) -> int:
@@ -98,7 +118,7 @@ def parse_header(block: bytes) -> Header:
                 "an empty prefix field in a header that is not POSIX ustar", repr(prefix), _REPACK
             )
         name = prefix + b"/" + name
-    return Header(name, parse_number(block[124:136]), kind)
+    return Header(name, parse_number(block[124:136]), kind, _until_nul(block[157:257]))
 
 
 def parse_number(field: bytes) -> int:
@@ -115,13 +135,13 @@ def parse_number(field: bytes) -> int:
     return int(digits or b"0", 8)
 
 
-def parse_pax(payload: bytes) -> PaxRecords:
+def parse_pax(payload: bytes) -> Extension:
     r"""Returns what pax records (`<length> <keyword>=<value>\n`, one after the other) say.
 
     Raises:
         HeaderError: The records are malformed, or describe a sparse member.
     """
-    path = size = None
+    path = size = link = None
     position = 0
     while position < len(payload):
         space = payload.find(b" ", position, position + 20)
@@ -139,12 +159,14 @@ def parse_pax(payload: bytes) -> PaxRecords:
             raise sparse_error()
         if keyword == b"path":
             path = value
+        elif keyword == b"linkpath":
+            link = value
         elif keyword == b"size":
             if not value.isdigit() or len(value) > 18:
                 raise HeaderError("a pax size in decimal digits", repr(value[:40]))
             size = int(value)
         position = end
-    return PaxRecords(path, size)
+    return Extension(path, size, link)
 
 
 def sparse_error() -> HeaderError:
@@ -190,6 +212,40 @@ def split_path(path: bytes) -> tuple[str, bytes] | None:
     ):
         return None
     return directory, name
+
+
+def link_target(name: bytes, target: bytes, *, symbolic: bool) -> str:
+    """Gives the path inside the region that a link names.
+
+    Args:
+        name: The link's own path there, as written.
+        target: What it names, as written.
+        symbolic: Whether that is seen from the link's own folder.
+
+    Raises:
+        HeaderError: It is outside the region.
+    """
+    # As `tarfile` does it, the folder of `d/` is `d`.
+    folder = name.rpartition(b"/")[0] + b"/" if symbolic else b""
+    parts: list[str] = []
+    for part in (folder + target).split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise _outside(target)
+            parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part.decode(errors="surrogateescape"))
+    if target.startswith(b"/"):
+        raise _outside(target)
+    return "/".join(parts)
+
+
+def _outside(target: bytes) -> HeaderError:
+    return HeaderError(
+        "a link to a file of the archive",
+        f"one to {target.decode(errors='backslashreplace')!r}",
+        "Pack the archive again with the files themselves (tar --dereference)",
+    )
 
 
 class HeaderTable:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagenet_family.copies.tar import headers
-from imagenet_family.copies.tar.walk import Members, Region, RegionWalk
+from imagenet_family.copies.tar import headers, links
+from imagenet_family.copies.tar.walk import Members, Part, Region, RegionWalk, Skipped
 from imagenet_family.errors import ArchiveError
 from imagenet_family.storage.reads import File
 
@@ -32,8 +32,8 @@ def walk_archive(
     source: str,
     on_progress: Callable[[int, int], None],
     workers: int | None,
-) -> Members:
-    """Returns the regular members of an archive and of the tars in it.
+) -> tuple[Members, list[Skipped]]:
+    """Returns the files of an archive and of the tars in it, and what was left out.
 
     Args:
         file: The archive.
@@ -50,10 +50,13 @@ def walk_archive(
         walker = _ArchiveWalk(file, source, on_progress, workers, pool)
         outer = walker.outer()
         nested = iter(walker.nested([part for part in outer if isinstance(part, Region)]))
-        parts: list[Members] = []
-        for part in outer:
-            parts.extend(next(nested) if isinstance(part, Region) else [part])
-    return _join(parts)
+        parts: list[Part] = []
+        for part in links.resolve(outer, source):
+            if isinstance(part, Region):
+                parts += links.resolve(next(nested), source)
+            else:
+                parts.append(part)
+    return _join(_members(parts)), [part for part in parts if isinstance(part, Skipped)]
 
 
 class _Segment(NamedTuple):
@@ -61,7 +64,7 @@ class _Segment(NamedTuple):
 
     start: int
     end: int | None
-    parts: list[Members | Region]
+    parts: list[Part]
 
 
 class _ArchiveWalk:
@@ -81,7 +84,7 @@ class _ArchiveWalk:
         self._workers = workers
         self._pool = pool
 
-    def outer(self) -> list[Members | Region]:
+    def outer(self) -> list[Part]:
         """Walks the archive's own headers, in segments where that pays."""
         region = Region(0, self._file.size, "", nested=False)
         walk = self._region_walk(region)
@@ -108,7 +111,7 @@ class _ArchiveWalk:
             walk.run(position)
         return walk.parts
 
-    def nested(self, regions: list[Region]) -> Iterable[list[Members]]:
+    def nested(self, regions: list[Region]) -> Iterable[list[Part]]:
         """Yields the parts of each region, in order."""
         pending = collections.deque(regions)
         slow = self._file.is_remote
@@ -126,12 +129,12 @@ class _ArchiveWalk:
     def _region_walk(self, region: Region) -> RegionWalk:
         return RegionWalk(self._file, self._source, region, self._on_progress)
 
-    def _whole(self, region: Region) -> list[Members]:
+    def _whole(self, region: Region) -> list[Part]:
         walk = self._region_walk(region)
         walk.run(region.start)
-        return _members(walk.parts)
+        return walk.parts
 
-    def _is_slow(self, parts: Sequence[Members | Region], began: float) -> bool:
+    def _is_slow(self, parts: Sequence[Part], began: float) -> bool:
         headers_read = 1 + _counts(parts)[0]
         seconds = time.perf_counter() - began
         return self._workers > 1 and (
@@ -174,11 +177,11 @@ class _ArchiveWalk:
         return None
 
 
-def _members(parts: Iterable[Members | Region]) -> list[Members]:
+def _members(parts: Iterable[Part]) -> list[Members]:
     return [part for part in parts if isinstance(part, Members)]
 
 
-def _counts(parts: Iterable[Members | Region]) -> tuple[int, int]:
+def _counts(parts: Iterable[Part]) -> tuple[int, int]:
     members = _members(parts)
     return sum(len(part.sizes) for part in members), sum(int(part.sizes.sum()) for part in members)
 

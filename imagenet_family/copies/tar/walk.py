@@ -25,6 +25,7 @@ _MAX_TRAILER = 1 << 20
 NO_STOP = 1 << 62
 """Beyond every archive: walk to the end of the region."""
 
+_UNWANTED = "hidden files and back-ups"
 _FETCH_AGAIN = "Compare its size and checksum with the original's and fetch it again"
 
 
@@ -69,6 +70,41 @@ class Members:
     checks: NDArray[np.uint32]
 
 
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A link, which stands for the file that it names.
+
+    Attributes:
+        position: Offset of its header.
+        path: Its path in the archive.
+        target: Path of what it names there.
+        symbolic: Whether it is a symbolic link.
+    """
+
+    position: int
+    path: str
+    target: str
+    symbolic: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """Entries that are left out.
+
+    Attributes:
+        kind: What they are, in words.
+        count: How many.
+        first: The path of one of them.
+    """
+
+    kind: str
+    count: int
+    first: str
+
+
+Part = Members | Region | Link | Skipped
+
+
 class RegionWalk:
     """A walk through one region; `parts` holds what was found, in archive order."""
 
@@ -87,7 +123,7 @@ class RegionWalk:
             region: The tar to walk through.
             on_progress: Called with (members, bytes of them) now and then.
         """
-        self.parts: list[Members | Region] = []
+        self.parts: list[Part] = []
         self._read = file.read
         self._source = source
         self._region = region
@@ -146,7 +182,7 @@ class RegionWalk:
             position: Offset of the entry.
             block: What was read there, perhaps less than a header.
         """
-        path = size = None
+        said = headers.Extension()
         extended = False
         while True:
             self._check_block(position, block)
@@ -161,49 +197,49 @@ class RegionWalk:
                 if header.type not in _EXTENSIONS:
                     break
                 extended = True
-                found_path, found_size = self._extension(header, data)
-                if (path and found_path not in (None, path)) or (
-                    size is not None and found_size not in (None, size)
-                ):
-                    raise HeaderError("one path and one size for a member", "two that differ")
+                said = _merged(said, self._extension(header, data))
             except HeaderError as error:
                 foreign = position == self._region.start and block[257:262] != b"ustar"
                 told = self._no_tar(block) if foreign else error
                 raise self._header_error(told, position) from None
-            path = found_path if path is None else path
-            size = found_size if size is None else size
             position = data + padded(header.size)
             block = self._read(position, BLOCK)
         try:
-            return self._member(header, path, size, position, block)
+            return self._member(header, said, position, block)
         except HeaderError as error:
-            raise self._header_error(error, position, path or header.name) from None
+            raise self._header_error(error, position, said.path or header.name) from None
 
     def _member(
         self,
         header: headers.Header,
-        path: bytes | None,
-        size: int | None,
+        said: headers.Extension,
         position: int,
         block: bytes,
     ) -> int:
-        """Takes the entry proper, whose extension headers said `path` and `size`."""
+        """Takes the entry proper, of which its extension headers have said something."""
         data = position + BLOCK
         if header.type == headers.GNU_SPARSE:
             raise headers.sparse_error()
-        name = header.name if path is None else path
+        name = header.name if said.path is None else said.path
         # Before POSIX a slash at the end was all that told a directory.
         old_directory = header.type == b"\0" and name.endswith(b"/")
         if header.type == b"\0" and old_directory != header.name.endswith(b"/"):
             raise HeaderError(
                 "a file or a directory", f"both: {header.name[-20:]!r} and {name[-20:]!r}"
             )
-        if header.type in headers.WITHOUT_DATA or old_directory:
+        if header.type == headers.DIRECTORY or old_directory:
             headers.split_path(name)
+            return data
+        if header.type in (headers.HARD_LINK, headers.SYMBOLIC_LINK):
+            self._link(header, name, header.link if said.link is None else said.link, position)
+            return data
+        if header.type in headers.SPECIAL:
+            headers.split_path(name)
+            self.parts.append(Skipped("devices and pipes", 1, _text(name)))
             return data
         if header.type not in headers.REGULAR:
             raise HeaderError("a file, a directory or a link", f"an entry of type {header.type!r}")
-        size = header.size if size is None else size
+        size = header.size if said.size is None else said.size
         following = data + padded(size)
         if data + size > self._region.end:
             raise self._error(
@@ -214,20 +250,35 @@ class RegionWalk:
             )
         if not self._region.nested and name.endswith(b".tar"):
             directory = self._nested_directory(name, size)
-            if directory is not None:
-                self._flush()
+            self._flush()
+            if directory is None:
+                self.parts.append(Skipped(_UNWANTED, 1, _text(name)))
+            else:
                 self.parts.append(Region(data, data + size, directory, nested=True))
             return following
         self._verified.add(len(self._headers))
-        if path is not None:
-            self._paths[len(self._headers)] = path
+        if said.path is not None:
+            self._paths[len(self._headers)] = said.path
         self._headers.append(block)
         self._offsets.append(data)
         self._sizes.append(size)
         return following
 
-    def _extension(self, header: headers.Header, data: int) -> tuple[bytes | None, int | None]:
-        """Returns the (path, size) that an extension header gives to the next entry."""
+    def _link(self, header: headers.Header, name: bytes, target: bytes, position: int) -> None:
+        """Takes a link."""
+        wanted = headers.split_path(name)
+        self._flush()
+        if wanted is None:
+            self.parts.append(Skipped(_UNWANTED, 1, _text(name)))
+            return
+        symbolic = header.type == headers.SYMBOLIC_LINK
+        path = "/".join(filter(None, (wanted[0], wanted[1].decode())))
+        below = f"{self._region.directory}/" if self._region.directory else ""
+        inside = headers.link_target(name, target, symbolic=symbolic)
+        self.parts.append(Link(position, below + path, below + inside, symbolic))
+
+    def _extension(self, header: headers.Header, data: int) -> headers.Extension:
+        """Returns what an extension header says of the next entry."""
         if header.size > _MAX_EXTENSION:
             raise HeaderError(
                 f"an extension header of at most {_MAX_EXTENSION} bytes", f"{header.size} bytes"
@@ -238,13 +289,13 @@ class RegionWalk:
                 f"the end of the {self._kind()} at {self._region.end}",
                 _FETCH_AGAIN,
             )
-        if header.type == headers.GNU_LONG_LINK:
-            return None, None
         payload = self._exactly(data, header.size)
+        if header.type == headers.GNU_LONG_LINK:
+            return headers.Extension(link=payload.partition(b"\0")[0])
         if header.type == headers.GNU_LONG_NAME:
-            return payload.partition(b"\0")[0], None
+            return headers.Extension(path=payload.partition(b"\0")[0])
         records = headers.parse_pax(payload)
-        if header.type == headers.PAX_GLOBAL and records != (None, None):
+        if header.type == headers.PAX_GLOBAL and records != headers.Extension():
             raise HeaderError("a path or a size for one member", "the same one for all of them")
         return records
 
@@ -261,6 +312,9 @@ class RegionWalk:
 
     def _no_tar(self, block: bytes) -> HeaderError:
         expected = "a tar, as the member's name says" if self._region.nested else "a tar archive"
+        for start, (kind, remedy) in headers.OTHER_FILES.items():
+            if block.startswith(start):
+                return HeaderError(expected, kind, remedy)
         return HeaderError(expected, f"something else that starts with {block[:40]!r}")
 
     def _check_trailer(self, position: int) -> None:
@@ -315,6 +369,10 @@ class RegionWalk:
                 table.checks[keep],
             )
         )
+        unwanted = np.flatnonzero(~keep)
+        if len(unwanted):
+            first = self._paths.get(int(unwanted[0])) or bytes(table.blocks[unwanted[0], :100])
+            self.parts.append(Skipped(_UNWANTED, len(unwanted), _text(first)))
         self._on_progress(int(keep.sum()), int(sizes.sum()) + len(sizes) * BLOCK)
         for rows in (self._headers, self._offsets, self._sizes, self._paths, self._verified):
             rows.clear()
@@ -391,6 +449,23 @@ class RegionWalk:
             f"{self._source}: at offset {position}{where}: expected {expected}, found {found}. "
             f"{remedy}."
         )
+
+
+def _merged(said: headers.Extension, found: headers.Extension) -> headers.Extension:
+    """Adds what another extension header says of the same member."""
+    if any(
+        old is not None and new not in (None, old) for old, new in zip(said, found, strict=True)
+    ):
+        raise HeaderError("one path, one size and one link for a member", "two that differ")
+    return headers.Extension(
+        path=found.path if said.path is None else said.path,
+        size=found.size if said.size is None else said.size,
+        link=found.link if said.link is None else said.link,
+    )
+
+
+def _text(name: bytes) -> str:
+    return name.partition(b"\0")[0].decode(errors="backslashreplace")
 
 
 _EXTENSIONS = headers.PAX_LOCAL | {

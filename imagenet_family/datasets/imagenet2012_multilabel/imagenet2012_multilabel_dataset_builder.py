@@ -63,7 +63,7 @@ class Builder(ArchiveBuilder):
         images: Mapping[bytes, labels.LabelLists],
     ) -> Examples:
         rows = ilsvrc.rows_named(index, images, _URL)
-        names = index.names[rows]
+        names = ilsvrc.validation_names(index)[rows]
         columns = {
             "file_name": names,
             "original_label": ilsvrc.validation_labels(index)[rows],

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 
 import msgspec
-from etils import epath
 
 from imagenet_family.errors import LabelError
 from imagenet_family.labels.classes import VALIDATION_PREFIX, wnid_to_id
 from imagenet_family.labels.label_files import read_json
+from imagenet_family.storage.paths import PathLike
 
 KINDS = ("correct", "wrong", "unclear")
 
@@ -54,7 +54,7 @@ class Multilabel:
     imagenet_m: tuple[bytes, ...]
 
 
-def read_multilabel(path: epath.Path) -> Multilabel:
+def read_multilabel(path: PathLike) -> Multilabel:
     """Reads `human_accuracy_v3.0.0.json`.
 
     Source: https://github.com/modestyachts/evaluating_machine_accuracy_on_imagenet.
@@ -90,7 +90,7 @@ def _ids(wnids: list[str]) -> list[int]:
         raise LabelError(f"{error.args[0]!r:.50} is not a wnid of ILSVRC-2012.") from None
 
 
-def count(path: epath.Path, progress: bool) -> tuple[int, None]:
+def count(path: PathLike, progress: bool) -> tuple[int, None]:
     """Counts the images that are annotated; see `SourceFile`."""
     del progress
     return len(read_multilabel(path).images), None

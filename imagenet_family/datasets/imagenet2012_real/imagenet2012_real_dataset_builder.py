@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tensorflow_datasets as tfds
-from etils import epath
 
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
 from imagenet_family.datasets.builder import ArchiveBuilder
 from imagenet_family.datasets.imagenet2012_real import facts, labels
 from imagenet_family.examples.table import Column, Examples, Ragged
+from imagenet_family.storage.paths import PathLike
 
 _URL = "https://raw.githubusercontent.com/google-research/reassessed-imagenet/master/real.json"
 
@@ -41,10 +41,11 @@ class Builder(ArchiveBuilder):
         listed = self._fetch(dl_manager, _URL)
         return {"validation": self._generate_examples(self._index(dl_manager, archive), listed)}
 
-    def _generate_examples(self, index: ArchiveIndex, listed: epath.Path) -> Examples:
+    def _generate_examples(self, index: ArchiveIndex, listed: PathLike) -> Examples:
+        names = ilsvrc.validation_names(index)
         columns: dict[str, Column] = {
-            "file_name": index.names,
+            "file_name": names,
             "original_label": ilsvrc.validation_labels(index),
-            "real_label": Ragged.from_lists(labels.read_real(listed, index.names)),
+            "real_label": Ragged.from_lists(labels.read_real(listed, names)),
         }
         return Examples.from_index(index, columns)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from imagenet_family.errors import LabelError
 from imagenet_family.labels.classes import NUM_CLASSES, VALIDATION_PREFIX
 from imagenet_family.labels.label_files import read_json
+from imagenet_family.storage.paths import PathLike
 
 
-def read_real(path: epath.Path, names: np.ndarray) -> list[list[int]]:
+def read_real(path: PathLike, names: np.ndarray) -> list[list[int]]:
     """Reads the ReaL labels (`real.json`) of validation images.
 
     Source: https://github.com/google-research/reassessed-imagenet.
@@ -38,13 +38,13 @@ def read_real(path: epath.Path, names: np.ndarray) -> list[list[int]]:
     return [found[number - 1] for number in numbers]
 
 
-def count(path: epath.Path, progress: bool) -> tuple[int, None]:
+def count(path: PathLike, progress: bool) -> tuple[int, None]:
     """Counts the images that are listed; see `SourceFile`."""
     del progress
     return len(_lists(path)), None
 
 
-def _lists(path: epath.Path) -> list[list[int]]:
+def _lists(path: PathLike) -> list[list[int]]:
     found = read_json(path, Any, "the ReaL labels, a list of class ids for each image")
     if not isinstance(found, list):
         raise LabelError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import tensorflow_datasets as tfds
-from etils import epath
 
 from imagenet_family.copies import ArchiveIndex
 from imagenet_family.datasets import features, ilsvrc
@@ -13,6 +12,7 @@ from imagenet_family.datasets.builder import ArchiveBuilder
 from imagenet_family.datasets.imagenet2012_subset import facts
 from imagenet_family.examples import Examples, LazyExamples
 from imagenet_family.labels import label_files
+from imagenet_family.storage.paths import PathLike
 
 _ROOT = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets"
 
@@ -58,6 +58,6 @@ class Builder(ArchiveBuilder):
                 splits["test"] = self._lazy(dl_manager, test, ilsvrc.test_examples)
         return splits
 
-    def _generate_examples(self, index: ArchiveIndex, listed: epath.Path) -> Examples:
+    def _generate_examples(self, index: ArchiveIndex, listed: PathLike) -> Examples:
         wanted = set(label_files.read(listed).split())
         return ilsvrc.train_examples(index, ilsvrc.rows_named(index, wanted, listed))

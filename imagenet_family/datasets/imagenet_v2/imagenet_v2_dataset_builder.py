@@ -58,9 +58,8 @@ class Builder(ArchiveBuilder):
         if (label < 0).any():
             row = int(np.flatnonzero(label < 0)[0])
             raise LabelError(
-                f"{index.source}: member {index.member_name(row)} at offset {index.offsets[row]} "
-                "is in no class folder: expected <folder>/<class id or wnid>/<image>. Is this an "
-                "archive of ImageNetV2?"
+                f"{index.place(row)} is in no class folder: expected <folder>/<class id or "
+                "wnid>/<image>. Is this an archive of ImageNetV2?"
             )
         file_name = np.char.add(np.char.add(label.astype("S"), b"/"), index.names)
         return Examples.from_index(index, {"file_name": file_name, "label": label})
