@@ -23,7 +23,7 @@ from imagenet_family.examples.plan import SplitPlan, plan_split
 from imagenet_family.examples.table import Examples
 from imagenet_family.shards import ShardResult, prepared, prepared_labels
 from imagenet_family.storage import files, stores
-from imagenet_family.storage.paths import absolute, is_local
+from imagenet_family.storage.paths import absolute, is_local, user_path
 
 _CACHE_FOLDER = "imagenet_family"
 
@@ -95,8 +95,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         self._ignore_prepared = ignore_prepared
         with stores.explained(data_dir or ""):
             # Or TFDS would make a folder of the name `~`.
-            data_dir = data_dir and stores.user_path(data_dir)
-            super().__init__(data_dir=data_dir, **kwargs)
+            user_path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir)
+            super().__init__(data_dir=data_dir and user_path(data_dir), **kwargs)
         self._ignore_prepared = False
         self.workers = workers if pool is None else pool.workers
         self._pool = pool
@@ -262,8 +262,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         Raises:
             ImagenetFamilyError: An archive or a label file is missing or damaged.
         """
-        manual_dir = manual_dir and stores.user_path(manual_dir)
-        download_dir = download_dir and stores.user_path(download_dir)
+        manual_dir = manual_dir and user_path(manual_dir)
+        download_dir = download_dir and user_path(download_dir)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir)
         with _system_errors(self.data_path):
             dl_manager = self._make_download_manager(download_dir, config)

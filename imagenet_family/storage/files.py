@@ -17,8 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from etils import epath
-
 from imagenet_family.errors import BuildError, ImagenetFamilyError
 from imagenet_family.storage import stores
 from imagenet_family.storage.paths import PathLike, is_local, join, name_of
@@ -314,34 +312,6 @@ def copy_all(source: PathLike, target: PathLike, names: Iterable[str]) -> None:
 
     with ThreadPoolExecutor(_REQUESTS) as pool:
         list(pool.map(copy, names))
-
-
-@contextlib.contextmanager
-def atomic_file(path: epath.Path) -> Iterator[epath.Path]:
-    """Gives a temporary name beside `path` that becomes `path` if all goes well.
-
-    It does not wait for the disk: after a loss of power the file may be cut, which is why an
-    unfinished build checks every shard before it goes on from it.
-
-    Raises:
-        BuildError: Instead of an `OSError`, with the file and what to do.
-    """
-    local = is_local(path)
-    # In an object store a file appears when it is closed, and renaming is copying.
-    suffix = f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}" if local else ""
-    temporary = path.parent / f"{path.name}{suffix}"
-    done = False
-    try:
-        yield temporary
-        if local:
-            temporary.replace(path)
-        done = True
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        if not done:  # closed by an error, it may have appeared in part
-            with contextlib.suppress(OSError):  # what happened first matters more
-                temporary.unlink(missing_ok=True)
 
 
 def flush_folder(folder: PathLike) -> None:

@@ -49,18 +49,28 @@ def user_path(path: PathLike) -> str:
     """Gives a path as a user means it: `~` is the home folder.
 
     Raises:
-        UsageError: There is no such kind of storage, or no home folder.
+        UsageError: There is no such kind of storage, or no home folder; or TFDS would take a URL
+            for another one.
     """
     from etils import epath
 
     text = os.fspath(path)
     try:
-        epath.Path(text)  # which kinds there are is for TFDS to say, whose files lie there, too
+        # Which kinds there are is for TFDS to say, whose files lie there, too.
+        taken_for = os.fspath(epath.Path(text))
     except KeyError as error:
         raise UsageError(
             f"{path}: there is no kind of storage {error.args[0]!r}: give a path, gs:// or s3://"
         ) from error
-    return str(Path(_expanded(text))) if is_local(text) else _without_slash(text)
+    if is_local(text):
+        return str(Path(_expanded(text)))
+    url = _without_slash(text)
+    if url != taken_for:
+        raise UsageError(
+            f"{text}: in an object store a folder may have an empty name or be called a dot, but "
+            f"TensorFlow Datasets takes this for {taken_for}. Give that, if it is meant."
+        )
+    return url
 
 
 def _expanded(text: str) -> str:

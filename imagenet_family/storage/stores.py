@@ -114,20 +114,6 @@ def names_below(found: Any, root: str) -> list[str]:
     ]
 
 
-def user_path(path: epath.PathLike) -> epath.Path:
-    """Gives a path as a user means it: `~` is the home folder.
-
-    Raises:
-        UsageError: There is no such kind of storage.
-    """
-    try:
-        return epath.Path(path).expanduser()
-    except KeyError as error:
-        raise UsageError(
-            f"{path}: there is no kind of storage {error.args[0]!r}: give a path, gs:// or s3://"
-        ) from error
-
-
 @contextlib.contextmanager
 def explained(path: epath.PathLike) -> Iterator[None]:
     """Says in words what keeps a store from being used.

@@ -60,7 +60,11 @@ def test_a_folder_that_is_there_comes_before_the_home_of_a_user(tmp_path, monkey
 
 
 def test_stores():
-    assert paths.user_path("s3://bucket/a//b*[?]/") == "s3://bucket/a//b*[?]"
+    assert paths.user_path("s3://bucket/a/b*[?]/") == "s3://bucket/a/b*[?]"
+    for other in ("s3://bucket/a//b", "s3://bucket/a/./b", "s3://bucket//a/b/"):
+        with pytest.raises(UsageError, match="takes this for s3://bucket/a/b"):
+            paths.user_path(other)
+    assert paths.absolute("s3://bucket/a//b") == "s3://bucket/a//b"
     assert paths.absolute("https://host/a/") == "https://host/a"
     assert paths.absolute("file:///a/b") == "/a/b"
     with pytest.raises(UsageError, match="no kind of storage 'typo://'"):
