@@ -296,6 +296,7 @@ def test_features_of_a_record():
         b"no example",
         b"",
     ],
+    ids=range(8),  # protobuf writes a map in any order
 )
 def test_a_record_of_another_dataset(record):
     with pytest.raises(BuildError, match="file: record 7 has not the features file_name, label"):
