@@ -128,7 +128,8 @@ def shard_namer(builder: Any) -> Callable[[str, int, int], str]:
 
     def name(split: str, shard: int, num_shards: int) -> str:
         template = builder._get_filename_template(split_name=split)
-        return template.sharded_filepath(shard_index=shard, num_shards=num_shards).name
+        path: epath.Path = template.sharded_filepath(shard_index=shard, num_shards=num_shards)
+        return path.name
 
     return name
 
@@ -235,7 +236,8 @@ def format_name(file_format: Any) -> str:
     """Gives the value of a `tfds.core.FileFormat`, which may also be given by its value."""
     from tensorflow_datasets.core import file_adapters
 
-    return file_adapters.FileFormat.from_value(file_format).value
+    name: str = file_adapters.FileFormat.from_value(file_format).value
+    return name
 
 
 def check_writable(file_format: Any) -> None:

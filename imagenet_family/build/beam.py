@@ -26,8 +26,7 @@ from typing import TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners import PipelineRunner
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
 from etils import epath
 
 from imagenet_family import errors
@@ -35,6 +34,7 @@ from imagenet_family.build import staging
 from imagenet_family.build.staging import ShardTask
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 from imagenet_family.examples import codec
+from imagenet_family.examples.table import Examples
 from imagenet_family.shards.digest import ShardResult
 from imagenet_family.storage import files
 from imagenet_family.storage.arrays import ArraysError
@@ -187,7 +187,7 @@ def save_task(task: ShardTask) -> tuple[str, str]:
         BuildError: The file cannot be written.
     """
     note = {"path": _absolute(task.path), "file_format": task.file_format}
-    pieces, digest = codec.encode(task.examples, note)
+    pieces, digest = codec.encode(_examples(task), note)
     file = epath.Path(_task_path(task))
     try:
         file.write_bytes(b"".join(pieces))
@@ -285,7 +285,12 @@ def _in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[R
 
 
 def _num_bytes(task: ShardTask) -> int:
-    return int(task.examples.sizes.sum())
+    return int(_examples(task).sizes.sum())
+
+
+def _examples(task: ShardTask) -> Examples:
+    assert isinstance(task.examples, Examples)  # only exports have others, and they use no Beam
+    return task.examples
 
 
 def _task_path(task: ShardTask) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow_datasets as tfds
 
 from imagenet_family.build import shard_writing
+from imagenet_family.examples.plan import ShardCounter
 
 
 def uses_beam(download_config: tfds.download.DownloadConfig) -> bool:
@@ -23,7 +24,8 @@ def beam_runner(download_config: tfds.download.DownloadConfig) -> shard_writing.
 
 def shard_counter(
     download_config: tfds.download.DownloadConfig | None = None,
-) -> shard_writing.ShardCounter:
+) -> ShardCounter:
     """Gives the function that decides on a split's number of shards."""
     config = download_config or tfds.download.DownloadConfig()
-    return config.get_shard_config().get_number_shards
+    count_shards: ShardCounter = config.get_shard_config().get_number_shards
+    return count_shards

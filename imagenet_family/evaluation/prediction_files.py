@@ -28,7 +28,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def read_predictions(path: PathLike) -> Predictions:
             if suffix == ".npy":
                 return _of_array(formats.read_npy(file))
             if name.endswith(".gz"):
-                return _of_columns(gzip.open(file), _READERS[suffix])
+                return _of_columns(cast(BinaryIO, gzip.open(file)), _READERS[suffix])
             return _of_columns(file, _READERS[suffix])
     except EvaluationError as error:
         raise EvaluationError(f"{path}: {error}") from None

@@ -239,6 +239,7 @@ def read_npz(file: BinaryIO, choose: Choose) -> Columns:
             )
         with arrays:
             wanted = choose(arrays.files)
+            assert arrays.zip is not None  # it is, until it is closed
             for info in arrays.zip.infolist():
                 if info.file_size > _MAX_ARRAY_BYTES:
                     raise EvaluationError(

@@ -21,7 +21,7 @@ from imagenet_family.build import shard_writing, staging
 from imagenet_family.datasets import by_name
 from imagenet_family.datasets.dataset import differences
 from imagenet_family.errors import BuildError, MissingFileError, UsageError
-from imagenet_family.examples.plan import Plan, plan_split
+from imagenet_family.examples.plan import Plan, ShardCounter, plan_split
 from imagenet_family.export.check import INFO, absolute, read_info
 from imagenet_family.shards import manifest, prepared, webdataset
 from imagenet_family.storage import files, stores
@@ -75,25 +75,25 @@ def export_webdataset(
     """
     if num_shards is not None and num_shards < 1:
         raise UsageError(f"num_shards is at least 1: found {num_shards}.")
-    builder = by_name.builder(builder, **builder_kwargs)
+    opened = by_name.builder(builder, **builder_kwargs)
     output = absolute(output_dir)
     if os.path.ismount(output) and not files.exists(join(output, INFO)):
         raise _mount_point(output)
-    name_shard = _shard_namer(builder, shard_width)
+    name_shard = _shard_namer(opened, shard_width)
     with (
         stores.explained(output),
         staging.build_lock(output),
-        builder.worker_pool() as pool,
+        opened.worker_pool() as pool,
     ):
         count_shards = None
         if from_prepared:
-            found = _choose(prepared.prepared_splits(builder), splits).values()
+            found = _choose(prepared.prepared_splits(opened), splits).values()
             plans = [plan.with_num_shards(num_shards) if num_shards else plan for plan in found]
             digest = source = prepared.source_digest(plans)
         else:
-            tables = builder.open_splits(manual_dir=manual_dir, download_dir=download_dir)
+            tables = opened.open_splits(manual_dir=manual_dir, download_dir=download_dir)
             chosen = _choose(tables, splits)
-            for difference in differences(builder.info.full_name, builder.facts, chosen):
+            for difference in differences(opened.info.full_name, opened.facts, chosen):
                 logging.warning("%s", difference)
             count_shards = _shard_counter(num_shards)
             plans = [plan_split(name, examples, count_shards) for name, examples in chosen.items()]
@@ -108,7 +108,7 @@ def export_webdataset(
             return output
         _make_way(output)
         stage = staging.Staging(output, digest, last=INFO)
-        with stage.filling(flush=builder.flush) as folder:
+        with stage.filling(flush=opened.flush) as folder:
             shards = shard_writing.write_splits(
                 plans,
                 shard_writing.Output(folder, webdataset.FORMAT, name_shard),
@@ -120,11 +120,10 @@ def export_webdataset(
             # An archive is recognised by each of its readers; the shards of a dataset are not.
             if from_prepared and prepared.source_digest(plans) != digest:
                 raise BuildError(
-                    f"{builder.data_path} changed while it was exported. Run the same command "
-                    "again."
+                    f"{opened.data_path} changed while it was exported. Run the same command again."
                 )
             stage.record(shards, webdataset.FORMAT, source)
-            info = json.dumps(_info(shards, builder), indent=1)
+            info = json.dumps(_info(shards, opened), indent=1)
             files.write_bytes(join(folder, INFO), info.encode())
     return output
 
@@ -140,7 +139,7 @@ def _choose(found: Mapping[str, Any], splits: Iterable[str] | None) -> dict[str,
     return {name: split for name, split in found.items() if name in chosen}
 
 
-def _shard_counter(num_shards: int | None) -> shard_writing.ShardCounter:
+def _shard_counter(num_shards: int | None) -> ShardCounter:
     import tensorflow_datasets as tfds
 
     from imagenet_family.build.options import shard_counter
@@ -170,7 +169,7 @@ def _is_finished(
     output: epath.Path,
     plans: Sequence[Plan],
     name_shard: ShardNamer,
-    count_shards: shard_writing.ShardCounter | None,
+    count_shards: ShardCounter | None,
     source: str,
 ) -> bool:
     """Tells whether the output folder holds what is planned.

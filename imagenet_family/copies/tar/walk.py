@@ -457,7 +457,11 @@ def _merged(said: headers.Extension, found: headers.Extension) -> headers.Extens
         old is not None and new not in (None, old) for old, new in zip(said, found, strict=True)
     ):
         raise HeaderError("one path, one size and one link for a member", "two that differ")
-    return headers.Extension(*(n if o is None else o for o, n in zip(said, found, strict=True)))
+    return headers.Extension(
+        path=found.path if said.path is None else said.path,
+        size=found.size if said.size is None else said.size,
+        link=found.link if said.link is None else said.link,
+    )
 
 
 def _text(name: bytes) -> str:
