@@ -109,6 +109,17 @@ def test_every_mistake_of_imagenet_m_is_there_with_its_picture(page, measured, m
     assert expected
     assert set(re.findall(r"<small>(ILSVRC2012_val_\d+\.JPEG)</small>", section)) == expected
     assert section.count('class="pic ') == len(expected)
+    # Where no label is right, that is said; where none is unclear, nothing is.
+    mistakes = {
+        m.file_name: m
+        for model in MODELS
+        for m in measured.result(model, split).metrics["imagenet_m"].mistakes
+    }.values()
+    unclear = sum(bool(m.unclear_multi_labels) for m in mistakes)
+    assert unclear < len(expected)
+    assert section.count("<small>unclear:</small>") == unclear
+    assert section.count("<small>right:</small>") == len(expected)
+    assert section.count("no label") == sum(not m.correct_multi_labels for m in mistakes) > 0
 
 
 def test_without_images_there_are_no_pictures(models, measured):
