@@ -24,6 +24,29 @@ def families(tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="module")
+def family(request, families):
+    """A family and its folder, with the numbers of images of the module's `FAMILY`, if any."""
+    return families(**getattr(request.module, "FAMILY", {}))
+
+
+@pytest.fixture(scope="module")
+def archives(family):
+    """The folder of the module's family."""
+    return family[1]
+
+
+@pytest.fixture(scope="module")
+def plan(archives):
+    """The validation split of the module's family, in three shards."""
+    from imagenet_family import copies
+    from imagenet_family.datasets import ilsvrc
+    from imagenet_family.examples.plan import plan_split
+
+    index = copies.index_archive(archives / ilsvrc.VALIDATION, progress=False)
+    return plan_split("validation", ilsvrc.validation_examples(index), lambda size, count: 3)
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """A small family, and prediction files of models for it."""
@@ -41,10 +64,10 @@ def datasets(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def object_store():
-    """An S3 server of this process."""
-    import object_store_lib
+def store():
+    """An S3 server for all tests of this process, which keeps what they put into it."""
+    from object_store_lib import Store
 
-    store = object_store_lib.Store()
-    yield store
-    store.close()
+    server = Store()
+    yield server
+    server.close()

@@ -123,7 +123,7 @@ def sample(example: Mapping[str, Any]) -> list[bytes]:
     pieces = []
     for suffix, content in zip(_MEMBERS, contents, strict=True):
         padding = bytes(-len(content) % tarfile.BLOCKSIZE)
-        pieces += [_header(f"{key}.{suffix}", len(content)), content, padding]
+        pieces += [member_header(f"{key}.{suffix}", len(content)), content, padding]
     return pieces
 
 
@@ -198,7 +198,8 @@ def _tar_info(name: str, size: int) -> tarfile.TarInfo:
 _plain_header = _PlainHeaders()
 
 
-def _header(name: str, size: int) -> bytes:
+def member_header(name: str, size: int) -> bytes:
+    """Gives a member's header as `tarfile` makes it: ustar, or pax for a name that is too long."""
     encoded = name.encode()
     if len(encoded) <= _MAX_NAME:
         return _plain_header(encoded, size)

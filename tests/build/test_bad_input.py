@@ -11,7 +11,7 @@ import tarfile
 import zlib
 
 import pytest
-from archives_lib import fake, make_family
+from archives_lib import fake
 from command_lib import assert_nothing_prepared, build, said
 
 from imagenet_family import cli
@@ -26,12 +26,7 @@ HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>\n" * 40
 VAL_NAME = "ILSVRC2012_val_00000001.JPEG"
 JPEG = fake.jpeg(fake.picture(3, 1, (24, 20)))
 ANY = "imagenet2012"
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("family")
-    return make_family(folder, train=48, val=30, test=6, v2=12), folder
+FAMILY = {"train": 48, "val": 30, "test": 6, "v2": 12}
 
 
 # What is done to an archive's bytes, or which entries a tar has, and what the message must say.

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from archives_lib import make_family
 from command_lib import assert_nothing_prepared, build, said
 from kill_lib import tree
 from machine_limits import ordinary_user, small_disk
@@ -19,13 +18,7 @@ from imagenet_family.examples import images
 VAL = "ILSVRC2012_img_val.tar"
 OPTIONS = ("--num_shards", "4")
 FORMATS = ["tfrecord", "array_record"]
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=240, val=200, test=60, v2=12)
-    return folder
+FAMILY = {"train": 240, "val": 200, "test": 60, "v2": 12}
 
 
 @pytest.fixture(scope="module")

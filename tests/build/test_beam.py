@@ -60,13 +60,7 @@ def arm(staging):
         return result
     staging.write_shard = write_and_die
 """
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=24, val=150, test=0, v2=20)
-    return folder
+FAMILY = {"train": 24, "val": 150, "test": 0, "v2": 20}
 
 
 @pytest.fixture(scope="module")

@@ -8,36 +8,22 @@ from pathlib import Path
 
 import parity
 import pytest
-from archives_lib import make_family
-
-pytest.importorskip("s3fs", reason="s3fs is not installed")
-pytest.importorskip("moto.server", reason="moto[server] is not installed")
-
-from object_store_lib import Store
 
 NAME = "imagenet2012_multilabel"
 VAL = "ILSVRC2012_img_val.tar"
 SHARDS = 3
+FAMILY = {"train": 40, "val": 90, "test": 0, "v2": 20}
 FN_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
 
 @pytest.fixture(scope="module")
-def store():
-    store = Store()
-    yield store
-    store.close()
-
-
-@pytest.fixture(scope="module")
-def archives(store, tmp_path_factory):
+def archives(archives, store):
     """The archives in a local folder; they are in the store as well."""
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=40, val=90, test=0, v2=20)
     filesystem = store.filesystem()
-    filesystem.makedirs("bucket", exist_ok=True)  # other tests of this process may have it
-    for path in folder.iterdir():
+    filesystem.makedirs("bucket", exist_ok=True)
+    for path in archives.iterdir():
         filesystem.put_file(str(path), f"bucket/archives/{path.name}")
-    return folder
+    return archives
 
 
 @pytest.fixture(scope="module")

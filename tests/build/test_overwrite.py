@@ -8,20 +8,13 @@ import tempfile
 import parity
 import pytest
 import tensorflow_datasets as tfds
-from archives_lib import make_family
 
 from imagenet_family import cli
 from imagenet_family.datasets import by_name
 from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 
 OVERWRITE = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=48, val=40, test=10, v2=12)
-    return folder
+FAMILY = {"train": 48, "val": 40, "test": 10, "v2": 12}
 
 
 @pytest.fixture(scope="module")

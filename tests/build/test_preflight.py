@@ -5,22 +5,12 @@ import sys
 import textwrap
 
 import pytest
-from archives_lib import make_family
 from etils import epath
 
-from imagenet_family import copies
 from imagenet_family.build import preflight
-from imagenet_family.datasets import ilsvrc
 from imagenet_family.errors import BuildError
-from imagenet_family.examples.plan import plan_split
 
-
-@pytest.fixture(scope="module")
-def plan(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=24, val=300, test=1, v2=1)
-    index = copies.index_archive(folder / ilsvrc.VALIDATION, progress=False)
-    return plan_split("validation", ilsvrc.validation_examples(index), lambda size, count: 3)
+FAMILY = {"train": 24, "val": 300, "test": 1, "v2": 1}
 
 
 def test_estimate_counts_what_is_there(plan, tmp_path):

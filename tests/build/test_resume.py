@@ -13,20 +13,22 @@ from pathlib import Path
 
 import parity
 import pytest
-from archives_lib import make_family
+from archives_lib import REPOSITORY, make_family
 from kill_lib import STEPS
 
 from imagenet_family.build import shard_writing, staging
 from imagenet_family.shards import manifest
 
-FAULTS = Path(__file__).resolve().parents[1] / "support" / "faults.py"
-REPOSITORY = FAULTS.parent.parent
+FAULTS = REPOSITORY / "tests" / "support" / "faults.py"
+FAMILY = {"train": 60, "val": 40, "test": 10, "v2": 12}
 
 
 def run_faults(folder, *arguments):
     """Runs the harness in a process of its own, as this one may have threads; gives its totals."""
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "scripts")])
     done = subprocess.run(
         [sys.executable, str(FAULTS), "--folder", str(folder), *arguments],
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=280,
@@ -49,13 +51,6 @@ def test_kill_before_any_change_of_the_file_system(tmp_path):
 def test_kill_at_random_times(tmp_path):
     totals = run_faults(tmp_path, "--points", "14", "--seed", "5")
     assert totals["killed"] == 14
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=60, val=40, test=10, v2=12)
-    return folder
 
 
 def command(archives, data_dir, *options, name="imagenet2012"):

@@ -5,7 +5,6 @@ from pathlib import Path
 import parity
 import pytest
 import tensorflow_datasets as tfds
-from archives_lib import make_family
 
 from imagenet_family.build import staging
 from imagenet_family.errors import BuildError, UsageError
@@ -14,6 +13,7 @@ from imagenet_family.shards.digest import ShardResult
 
 SHARDS = {"train": {name: ShardResult(1, 1, "0" * 64) for name in "abc"}}
 OVERWRITE = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+FAMILY = {"train": 24, "val": 20, "test": 6, "v2": 4}
 
 
 @pytest.fixture
@@ -84,13 +84,6 @@ def test_where_locks_are_those_of_one_machine_a_dataset_is_not_replaced(dataset)
         dataset.mkdir()
         (dataset / "theirs").touch()
     assert names(dataset) == ["theirs"]
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=24, val=20, test=6, v2=4)
-    return folder
 
 
 def test_the_input_is_got_once(archives, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import uuid
 
 import fsspec
 import pytest
+import s3fs
 from archive_cases import pack
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
@@ -162,28 +163,14 @@ def test_unknown_scheme():
         index_archive("nosuch://bucket/a.tar", progress=False)
 
 
-@pytest.fixture(scope="module")
-def s3_server():
-    pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 class TestS3:
     """A real HTTP server that speaks S3, on this machine."""
 
     @pytest.fixture
-    def fs(self, s3_server, monkeypatch):
-        import s3fs
-
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    def fs(self, store, monkeypatch):
+        for name, value in store.environment().items():
+            if name.startswith("AWS_"):
+                monkeypatch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()
         fs = fsspec.filesystem("s3")
         if not fs.exists("bucket"):

@@ -107,14 +107,8 @@ def test_every_layout_of_the_train_archive_holds_the_same_images():
         assert found == whole
 
 
-@pytest.fixture(scope="module")
-def family(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("family")
-    return directory, archives_lib.make_family(directory)
-
-
 def test_a_family_has_what_it_says(family):
-    directory, made = family
+    made, directory = family
     names = [name for members in made.train.values() for name in members]
     assert len(names) == len(set(names)) == 900
     assert len(made.val) == 700 and len(made.test) == 200
@@ -134,7 +128,7 @@ def test_a_family_has_what_it_says(family):
 
 
 def test_a_familys_annotations_have_every_oddity(family):
-    directory, made = family
+    made, directory = family
     found = json.loads((directory / "human_accuracy_v3.0.0.json").read_text())
     mine = {n: lists for n, lists in found["initial_annots"].items() if n in made.val}
     assert 400 < len(mine) < 500 and len(found["initial_annots"]) > len(mine)

@@ -6,17 +6,11 @@ import tarfile
 
 import parity
 import pytest
-from archives_lib import make_family
 from command_lib import assert_nothing_prepared, build, said
 
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 TEST = "ILSVRC2012_img_test.tar"
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("family")
-    return make_family(folder, train=60, val=40, test=8, v2=10), folder
+FAMILY = {"train": 60, "val": 40, "test": 8, "v2": 10}
 
 
 def write_tar(path, members):

@@ -11,13 +11,6 @@ from archives_lib import make_family
 from imagenet_family.errors import UsageError
 
 
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder)
-    return folder
-
-
 @pytest.mark.parametrize("options", [{}, {"num_shards": 7}], ids=["one shard", "7 shards"])
 @pytest.mark.parametrize(("name", "config"), parity.DATASETS)
 def test_every_record_equals_stock(name, config, options, archives, tmp_path):

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from etils import epath
-from object_store_lib import Store
 from tensorflow_datasets.core.download import checksums, download_manager
 from tensorflow_datasets.core.utils import Size
 
@@ -195,9 +194,8 @@ def test_what_a_stopped_process_got_is_kept(server, get, tmp_path, ended_by):
     assert server.requests[-1].range == f"bytes={have}-"
 
 
-def test_remote_download_dir(server):
+def test_remote_download_dir(server, store):
     """The file and TFDS's note are put into the store when the file is whole."""
-    store = Store()
     store.filesystem().makedirs("downloads", exist_ok=True)
     server.add("a.tar", CONTENT, faults=["break:100000"])
     for _ in range(2):
@@ -206,7 +204,6 @@ def test_remote_download_dir(server):
         assert process.returncode == 0, errors
     assert len(server.requests) == 2
     found = store.filesystem().find("downloads/a")
-    store.close()
     assert [f"s3://{name}" for name in found] == [path.strip(), f"{path.strip()}.INFO"]
 
 

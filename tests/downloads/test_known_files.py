@@ -1,8 +1,8 @@
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
+from published_files import published_file
 from tensorflow_datasets.core.download import checksums
 
 from imagenet_family.downloads import known_files
@@ -15,10 +15,6 @@ DATASETS = (
     "imagenet2012_real",
     "imagenet2012_subset",
     "imagenet_v2",
-)
-REAL_DATA = Path(
-    os.environ.get("IMAGENET_FAMILY_SHARED_DATA")
-    or Path(__file__).resolve().parents[3] / "shared" / "data"
 )
 
 
@@ -66,10 +62,9 @@ def test_archives_that_need_an_account():
     assert "image-net.org" in train.where_to_get
 
 
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"the real lists are not in {REAL_DATA}")
 @pytest.mark.parametrize("name", ["1percent.txt", "10percent.txt", "real.json"])
 def test_real_files_pass(name, tmp_path):
-    check_file(REAL_DATA / name, known_file(name), remember_in=tmp_path)
+    check_file(published_file(name), known_file(name), remember_in=tmp_path)
 
 
 @pytest.fixture

@@ -2,44 +2,33 @@
 
 import collections
 import functools
-import importlib.util
 import io
 import json
 import os
 import subprocess
 import sys
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is looked up on the Hub
+
+import datasets
 import numpy as np
 import parity
 import pytest
+import timm_rank
+import torch
+import webdataset as wds
 import webdataset_lib as lib
-from archives_lib import make_family
 from PIL import Image
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is looked up on the Hub
-datasets = pytest.importorskip("datasets")
-torch = pytest.importorskip("torch")
-wds = pytest.importorskip("webdataset")
-timm_rank = pytest.importorskip("timm_rank")
 
 SHARDS = 4
 SAMPLES = 96  # of the validation split: as many in each shard
+FAMILY = {"train": 100, "val": SAMPLES, "test": 16, "v2": 40}
 
 
 @pytest.fixture(scope="module")
 def timm():
     """The data package of timm."""
-    for package in ("timm", "torchvision"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
     return timm_rank.timm_data()
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=100, val=SAMPLES, test=16, v2=40)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -6,23 +6,11 @@ import sys
 
 import pytest
 import webdataset_lib as lib
-from archives_lib import make_family
-
-pytest.importorskip("s3fs", reason="s3fs is not installed")
-pytest.importorskip("moto.server", reason="moto[server] is not installed")
-
-from object_store_lib import Store
 
 SHARDS = 3
 BUCKET = "exports"
 OUTPUT = f"s3://{BUCKET}/out"
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=40, val=60, test=0, v2=20)
-    return folder
+FAMILY = {"train": 40, "val": 60, "test": 0, "v2": 20}
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +19,16 @@ def expected(archives, tmp_path_factory):
     return lib.contents(lib.export("imagenet2012", archives, output, num_shards=SHARDS))
 
 
-@pytest.fixture(scope="module")
-def server():
-    store = Store()
-    store.filesystem().mkdir(BUCKET)
-    yield store
-    store.close()
-
-
 @pytest.fixture
-def store(server):
-    """The store, with nothing in it."""
-    server.before = lambda method, path, copied: None
-    server.requests.clear()
-    filesystem = server.filesystem()
+def store(store):
+    """The store, with nothing in its bucket."""
+    filesystem = store.filesystem()
+    filesystem.makedirs(BUCKET, exist_ok=True)
     for path in filesystem.find(BUCKET):
         filesystem.rm_file(path)
-    return server
+    store.requests.clear()
+    yield store
+    store.before = lambda method, path, copied: None
 
 
 def run(store, *arguments):

@@ -20,20 +20,7 @@ from imagenet_family.build import staging
 from imagenet_family.errors import BuildError, UsageError
 
 SHARDS = 4
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=120, val=90, test=20, v2=60)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(archives, tmp_path_factory):
-    """An export of imagenet2012 that no test changes."""
-    folder = tmp_path_factory.mktemp("exported") / "out"
-    return lib.export("imagenet2012", archives, folder, num_shards=SHARDS)
+FAMILY = {"train": 120, "val": 90, "test": 20, "v2": 60}
 
 
 _KILLED = """

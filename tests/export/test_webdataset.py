@@ -8,7 +8,7 @@ import tarfile
 import parity
 import pytest
 import webdataset_lib as lib
-from archives_lib import fake, make_family
+from archives_lib import fake
 
 import imagenet_family
 from imagenet_family import cli
@@ -18,20 +18,7 @@ from imagenet_family.labels import classes
 from imagenet_family.shards import manifest
 
 SHARDS = 4
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=120, val=90, test=20, v2=60)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(archives, tmp_path_factory):
-    """An export of imagenet2012 that no test changes."""
-    folder = tmp_path_factory.mktemp("exported") / "out"
-    return lib.export("imagenet2012", archives, folder, num_shards=SHARDS)
+FAMILY = {"train": 120, "val": 90, "test": 20, "v2": 60}
 
 
 @pytest.mark.parametrize(("name", "config"), lib.DATASETS)

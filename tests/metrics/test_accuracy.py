@@ -3,13 +3,13 @@
 import collections
 import importlib.util
 import json
-import os
 import random
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from published_files import published_file
 
 from imagenet_family import evaluation
 from imagenet_family.errors import EvaluationError
@@ -258,14 +258,6 @@ def test_compare_of_a_model_with_itself_leaves_room_for_doubt():
     assert found.interval.low == pytest.approx(-found.interval.high)
 
 
-def _shared_data(name):
-    folder = os.environ.get("IMAGENET_FAMILY_SHARED_DATA")
-    folder = Path(folder) if folder else Path(__file__).parents[3] / "shared" / "data"
-    if not (folder / name).exists():
-        pytest.skip(f"{name} is not here: set IMAGENET_FAMILY_SHARED_DATA to its folder")
-    return folder / name
-
-
 def _timm_real_labels():
     """Returns timm's class; its package needs torchvision, this module of it only NumPy."""
     spec = importlib.util.find_spec("timm")
@@ -278,7 +270,7 @@ def _timm_real_labels():
 
 @pytest.mark.torch
 def test_real_accuracy_equals_timm_on_the_published_labels():
-    real_json = _shared_data("real.json")
+    real_json = published_file("real.json")
     timm_class = _timm_real_labels()
     import torch
 

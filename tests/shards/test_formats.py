@@ -4,25 +4,15 @@ import types
 
 import numpy as np
 import pytest
-from archives_lib import make_family
 from etils import epath
 
-from imagenet_family import copies, shards
-from imagenet_family.datasets import ilsvrc
+from imagenet_family import shards
 from imagenet_family.errors import BuildError
-from imagenet_family.examples.plan import plan_split
 from imagenet_family.shards import ShardResult, formats
 from imagenet_family.shards.digest import RecordDigest
 
 FORMATS = ["tfrecord", "array_record", "webdataset", "parquet"]
-
-
-@pytest.fixture(scope="module")
-def plan(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    make_family(folder, train=24, val=300, test=1, v2=1)
-    index = copies.index_archive(folder / ilsvrc.VALIDATION, progress=False)
-    return plan_split("validation", ilsvrc.validation_examples(index), lambda size, count: 3)
+FAMILY = {"train": 24, "val": 300, "test": 1, "v2": 1}
 
 
 @pytest.mark.parametrize("file_format", FORMATS)

@@ -76,7 +76,7 @@ def test_headers_are_those_of_tarfile(name, size):
     info.size, info.mode, info.mtime = size, 0o644, 1_325_376_000
     long = len(name.encode()) > 100
     expected = info.tobuf(tarfile.PAX_FORMAT if long else tarfile.USTAR_FORMAT)
-    assert webdataset._header(name, size) == expected
+    assert webdataset.member_header(name, size) == expected
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_any_bytes_are_no_tar_of_ours(data):
 
 
 def test_a_member_that_claims_to_be_huge_takes_no_memory():
-    header = webdataset._header("a.jpg", (1 << 33) - 1)
+    header = webdataset.member_header("a.jpg", (1 << 33) - 1)
     with pytest.raises(webdataset.DamageError, match="the file ends inside a member"):
         list(webdataset.read_samples(io.BytesIO(header)))
 

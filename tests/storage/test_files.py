@@ -11,7 +11,7 @@ from pathlib import Path
 import boto3
 import pytest
 import s3fs
-from object_store_lib import ROOT, Store
+from object_store_lib import ROOT
 
 from imagenet_family.errors import BuildError, MissingFileError
 from imagenet_family.storage import files
@@ -49,15 +49,14 @@ CONTENT = ["one.json", "deep/er/three", ".four", "five~"]
 
 
 @pytest.fixture(scope="module")
-def store():
+def store(store):
+    """The store, which this process is told of."""
     with pytest.MonkeyPatch.context() as patch:
-        found = Store()
-        for name, value in found.environment().items():
+        for name, value in store.environment().items():
             patch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()
-        yield found
+        yield store
         s3fs.S3FileSystem.clear_instance_cache()
-        found.close()
 
 
 class Disk:

@@ -1,5 +1,6 @@
 """Kills builds at every step and at random, resumes them, and checks what comes out.
 
+    export PYTHONPATH=scripts
     python tests/support/faults.py --points 200 --large_archives DIR --large_points 40
 
 A build runs in a process of its own, forked from this one, which has everything imported. What
@@ -31,12 +32,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts")]
-
-import numpy as np  # noqa: E402
-from archives_lib import fake, make_family  # noqa: E402
-from kill_lib import (  # noqa: E402
+import numpy as np
+from archives_lib import fake, make_family
+from kill_lib import (
     SHARD,
     STEPS,
     Case,
@@ -48,7 +46,7 @@ from kill_lib import (  # noqa: E402
     wait,
     whole_shards,
 )
-from PIL import Image  # noqa: E402
+from PIL import Image
 
 
 @dataclasses.dataclass

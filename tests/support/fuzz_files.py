@@ -1,6 +1,6 @@
 """Damages label files, notes, manifests, descriptions and shards, and checks what comes of it.
 
-    python tests/support/fuzz_files.py --count 50000
+    PYTHONPATH=scripts python tests/support/fuzz_files.py --count 50000
 
 Every case must end in a value that keeps to its promises or in an `ImagenetFamilyError`; any other
 exception is a failure, and so are a shard that is taken for whole and is not, and memory that
@@ -11,33 +11,29 @@ import argparse
 import functools
 import json
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts")]
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from archives_lib import make_family
+from etils import epath
+from memory_limit import bounded_memory
 
-import numpy as np  # noqa: E402
-import tensorflow_datasets as tfds  # noqa: E402
-from absl import logging  # noqa: E402
-from archives_lib import make_family  # noqa: E402
-from etils import epath  # noqa: E402
-from memory_limit import bounded_memory  # noqa: E402
-
-from imagenet_family import copies  # noqa: E402
-from imagenet_family.build import shard_writing, staging  # noqa: E402
-from imagenet_family.datasets import catalogue, ilsvrc  # noqa: E402
-from imagenet_family.datasets.imagenet2012_multilabel.labels import (  # noqa: E402
+from imagenet_family import copies
+from imagenet_family.build import shard_writing, staging
+from imagenet_family.datasets import catalogue, ilsvrc
+from imagenet_family.datasets.imagenet2012_multilabel.labels import (
     read_multilabel,
 )
-from imagenet_family.datasets.imagenet2012_real.labels import read_real  # noqa: E402
-from imagenet_family.errors import ImagenetFamilyError  # noqa: E402
-from imagenet_family.examples import plan  # noqa: E402
-from imagenet_family.labels import classes  # noqa: E402
-from imagenet_family.shards import summarize  # noqa: E402
-from imagenet_family.verify import manual_dir, prepared_datasets  # noqa: E402
+from imagenet_family.datasets.imagenet2012_real.labels import read_real
+from imagenet_family.errors import ImagenetFamilyError
+from imagenet_family.examples import plan
+from imagenet_family.labels import classes
+from imagenet_family.shards import summarize
+from imagenet_family.verify import manual_dir, prepared_datasets
 
 _MAX_SECONDS = 20
 _TOKENS = (

@@ -10,7 +10,6 @@ import fake_archives as fake
 import fuzz_files
 import parity
 import pytest
-from archives_lib import make_family
 
 from imagenet_family import cli
 from imagenet_family.build import processes
@@ -21,12 +20,7 @@ from imagenet_family.labels import classes
 from imagenet_family.verify import manual_dir, prepared_datasets
 
 V2 = "imagenetv2-top-images.tar.gz"
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    return make_family(folder, train=48, val=40, test=10, v2=12), folder
+FAMILY = {"train": 48, "val": 40, "test": 10, "v2": 12}
 
 
 @pytest.fixture
