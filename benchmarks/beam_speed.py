@@ -190,7 +190,7 @@ def reckon(
     puts = SHARDS * (per_shard["PUT"] + per_shard["COPY"] + per_shard["LIST"] + parts + 1)
     requests = gets * args.get_price / 1000 + puts * args.put_price / 1000
     print(f"{gets:,.0f} GET and HEAD, {puts:,.0f} PUT, COPY and LIST: ${requests:.2f}")
-    copies = 2 * SHARDS / 32 * args.copy_seconds
+    copies = SHARDS / 32 * args.copy_seconds
     index = IMAGES * index_seconds
     for number in (1, 16, 256):
         busy = math.ceil(SHARDS / number) * shard_seconds

@@ -17,7 +17,7 @@ from imagenet_family.build import options, preflight, processes, shard_writing, 
 from imagenet_family.build.build_plan import BuildPlan
 from imagenet_family.build.staging import ShardTask
 from imagenet_family.datasets import dataset
-from imagenet_family.errors import BuildError, ImagenetFamilyError
+from imagenet_family.errors import BuildError, ImagenetFamilyError, UsageError
 from imagenet_family.examples.lazy import LazyExamples, LazyMapping
 from imagenet_family.examples.plan import SplitPlan, plan_split
 from imagenet_family.examples.table import Examples
@@ -36,13 +36,13 @@ class _Build:
         dl_manager: What the input was got with; TFDS reads from it how much was downloaded.
         plans: The plan of each split; None if TFDS writes the dataset.
         stage: Where it is written.
-        runner: What writes the shards.
+        runner: What writes the shards; None if they will not be written.
     """
 
     dl_manager: tfds.download.DownloadManager
     plans: list[SplitPlan] | None
     stage: staging.Staging
-    runner: shard_writing.Runner
+    runner: shard_writing.Runner | None
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
@@ -182,15 +182,15 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
                 super().download_and_prepare(**kwargs)
                 return
             with self._runner(config) as runner:
-                self._build = self._prepare_build(runner, **kwargs)
+                self._build = self._planned(runner, **kwargs)
                 try:
                     self._replace(self._build, **kwargs)
                 finally:
                     self._build = None
 
-    def _prepare_build(
+    def _planned(
         self,
-        runner: shard_writing.Runner,
+        runner: shard_writing.Runner | None,
         *,
         download_config: tfds.download.DownloadConfig,
         download_dir: epath.PathLike | None = None,
@@ -295,7 +295,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         download_config: tfds.download.DownloadConfig,
     ) -> Sequence[tfds.core.SplitInfo]:
         build = self._build
-        if build is None or build.plans is None:
+        if build is None or build.plans is None or build.runner is None:
             written: Sequence[tfds.core.SplitInfo] = super()._generate_splits(
                 dl_manager, download_config
             )
@@ -345,12 +345,13 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         tfds_internals.check_version(self)
         config = download_config or tfds.download.DownloadConfig()
         with _system_errors(self.data_path):
-            dl_manager = self._make_download_manager(download_dir, config)
-            plans = self._plan(self._opened_splits(dl_manager), config)
-            file_format = self.info.file_format.value
-            digest = shard_writing.plan_digest(plans, file_format)
-            stage = staging.Staging(self.data_path, digest)
-            return self._build_plan(plans, stage, file_format, config)
+            build = self._planned(None, download_config=config, download_dir=download_dir)
+            if build.plans is None:
+                raise UsageError(
+                    f"{self.info.full_name} is written by TFDS itself, which makes no plan. Build "
+                    "it without a dry run."
+                )
+            return self._build_plan(build.plans, build.stage, self.info.file_format.value, config)
 
     def _build_plan(
         self,

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from archives_lib import make_family
 
 from imagenet_family.build import staging
-from imagenet_family.errors import BuildError
+from imagenet_family.errors import BuildError, UsageError
 from imagenet_family.examples.lazy import LazyExamples
 from imagenet_family.shards.digest import ShardResult
 
@@ -132,6 +132,8 @@ def test_splits_that_are_no_tables_are_written_by_tfds(archives, tmp_path, monke
         builder.download_and_prepare(download_config=config)
     parent = Path(builder.data_path).parent
     assert names(parent) == [".5.1.0.lock"]
+    with pytest.raises(UsageError, match="makes no plan"):
+        builder.plan(download_config=config)
     broken = False
     builder.download_and_prepare(download_config=config)
     assert names(parent) == [".5.1.0.lock", "5.1.0"]
