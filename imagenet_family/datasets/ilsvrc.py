@@ -179,7 +179,8 @@ def test_examples(index: ArchiveIndex) -> Examples:
 
 def _count_train(path: PathLike, progress: bool) -> tuple[int, int]:
     index = counting.index(path, progress)
-    label = train_labels(index)
+    label = train_examples(index).columns["label"]
+    assert isinstance(label, np.ndarray)
     counting.check_distinct(index)
     return len(index), len(np.unique(label))
 
