@@ -7,6 +7,7 @@ TFDS itself, which is slower but needs only its public interface.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
 import inspect
 import os
@@ -17,7 +18,8 @@ from typing import Any
 from etils import epath
 
 from imagenet_family.errors import UsageError
-from imagenet_family.storage.paths import PathLike
+from imagenet_family.storage import files
+from imagenet_family.storage.paths import PathLike, is_local
 
 
 @functools.cache
@@ -88,6 +90,27 @@ def manual_dir(dl_manager: Any) -> epath.Path:
         return epath.Path(dl_manager.manual_dir)
     except Exception:  # it looks into the folder, and object stores have errors of many kinds
         return epath.Path(dl_manager._manual_dir)
+
+
+class LiteralPath(type(epath.Path())):  # type: ignore[misc]
+    """The folder of a dataset, or one above it, as TFDS is given it: its name is no pattern.
+
+    `epath` takes a whole path for a pattern where only its last part is meant for one, and in an
+    object store also where a file is renamed: of `star*` TFDS would find and remove what is in
+    `starfish`, and in `run[1]` it would find nothing.
+    """
+
+    def glob(self, pattern: str) -> Iterator[epath.Path]:
+        """Gives what is in this folder with a name that fits."""
+        return (self / name for name in files.listing(self) if fnmatch.fnmatchcase(name, pattern))
+
+    def replace(self, target: PathLike) -> epath.Path:
+        """Gives a file another name; in a store it is a small one of TFDS's own."""
+        if is_local(self):
+            return LiteralPath(super().replace(target))
+        files.write_bytes(target, files.read_bytes(self))
+        files.remove(self)
+        return LiteralPath(target)
 
 
 @contextlib.contextmanager

@@ -105,6 +105,11 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         self.on_plan: Callable[[BuildPlan], None] = _log_plan
         self._on_archive: Callable[[int], None] | None = None
 
+    @property
+    def data_path(self) -> epath.Path:
+        """The folder of this version and config; see `tfds.core.DatasetBuilder.data_path`."""
+        return tfds_internals.LiteralPath(self.data_dir)
+
     @tfds.core.utils.classproperty  # type: ignore[untyped-decorator]
     @classmethod
     def _checksums_path(cls) -> epath.Path | None:

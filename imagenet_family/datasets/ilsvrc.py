@@ -63,8 +63,8 @@ _WNID_LENGTH = 9  # 'n' and eight digits
 _NO_LABEL = -1  # in the test split, as stock TFDS writes it
 
 
-def train_labels(index: ArchiveIndex, rows: np.ndarray | None = None) -> np.ndarray:
-    """Gives the class id of each member of the train archive, or of some, int64 (n,).
+def train_examples(index: ArchiveIndex, rows: np.ndarray | None = None) -> Examples:
+    """Gives the examples of the train archive, or of some of its members.
 
     Args:
         index: Index of the archive: one tar a class, one folder a class, or all images together.
@@ -73,9 +73,7 @@ def train_labels(index: ArchiveIndex, rows: np.ndarray | None = None) -> np.ndar
     Raises:
         LabelError: A member belongs to none of the 1,000 classes.
     """
-    names = index.names if rows is None else index.names[rows]
-    chosen = np.arange(len(index)) if rows is None else rows
-    names = image_names.TRAIN.published(names, lambda row: index.place(int(chosen[row])))
+    names = train_names(index, rows)
     directory = index.directory if rows is None else index.directory[rows]
     label = class_of_directories(index)[directory]
     _check_folders(index, names, directory, label, rows)
@@ -91,14 +89,24 @@ def train_labels(index: ArchiveIndex, rows: np.ndarray | None = None) -> np.ndar
             f"{index.place(row)} belongs to no class: expected an image in a tar or folder named "
             f"after a wnid (n01440764), or a name that begins with one. Is this {TRAIN}?"
         )
-    return label
+    return Examples.from_index(index, {"file_name": names, "label": label}, rows)
 
 
-def train_examples(index: ArchiveIndex, rows: np.ndarray | None = None) -> Examples:
-    """Gives the examples of the train archive, or of some of its members; see `train_labels`."""
-    names = index.names if rows is None else index.names[rows]
-    columns = {"file_name": names, "label": train_labels(index, rows)}
-    return Examples.from_index(index, columns, rows)
+def train_names(index: ArchiveIndex, rows: np.ndarray | None = None) -> np.ndarray:
+    """Gives the published name of each member of the train archive, or of some; `S` (n,).
+
+    Args:
+        index: Index of the archive.
+        rows: int64 (n,), the members; all if None.
+
+    Raises:
+        LabelError: A member has another name.
+    """
+    chosen = np.arange(len(index)) if rows is None else rows
+    return image_names.TRAIN.published(
+        index.names if rows is None else index.names[rows],
+        lambda row: index.place(int(chosen[row])),
+    )
 
 
 def _check_folders(
@@ -171,7 +179,8 @@ def test_examples(index: ArchiveIndex) -> Examples:
 
 def _count_train(path: PathLike, progress: bool) -> tuple[int, int]:
     index = counting.index(path, progress)
-    label = train_labels(index)
+    label = train_examples(index).columns["label"]
+    assert isinstance(label, np.ndarray)
     counting.check_distinct(index)
     return len(index), len(np.unique(label))
 

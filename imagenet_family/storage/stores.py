@@ -1,7 +1,7 @@
 """Object stores, where they are not like a file system.
 
 A folder is there as long as an object's name begins with it, an object appears when it is closed,
-and renaming is copying. Everything else goes through `etils.epath`.
+and renaming is copying. All access goes through fsspec.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import fsspec.config
-from etils import epath
 
 from imagenet_family.errors import BuildError, UsageError
 from imagenet_family.storage.paths import PathLike, is_local
@@ -115,7 +114,7 @@ def names_below(found: Any, root: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def explained(path: epath.PathLike) -> Iterator[None]:
+def explained(path: PathLike) -> Iterator[None]:
     """Says in words what keeps a store from being used.
 
     Raises:

@@ -351,3 +351,25 @@ def test_too_few_open_files(archives, tmp_path):
     assert "files open at once" in done.stderr and "ulimit" in done.stderr
     assert "Traceback" not in done.stderr
     assert_nothing_prepared(tmp_path / "data")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_archives_of_an_owner_without_a_name(archives, references, tmp_path, capsys):
+    folder = tmp_path / "archives"
+    shutil.copytree(archives, folder)
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, 54321, 54321)
+    with pytest.raises(KeyError):
+        (folder / VAL).owner()
+    assert build(folder, tmp_path / "data", "imagenet2012", *OPTIONS) == 0
+    assert tree(version(tmp_path / "data")).keys() == references["tfrecord"][0].keys()
+    for path in (tmp_path / "data").rglob("*"):
+        os.chown(path, 54321, 54321)
+    data_dir = ["--data_dir", str(tmp_path / "data")]
+    assert cli.main(["verify", *data_dir, "--dataset", "imagenet2012"]) == 0
+    cli.main(["verify", "--manual_dir", str(folder), "--dataset", "imagenet2012"])
+    assert "imagenet2012: can be built: train, validation, test" in capsys.readouterr().out
+    template = ["predictions-template", "imagenet2012", "--output_dir", str(tmp_path / "out")]
+    assert cli.main([*template, *data_dir]) == 0
+    export = ["export-wds", "imagenet2012", "--output_dir", str(tmp_path / "wds")]
+    assert cli.main([*export, *data_dir, "--manual_dir", str(folder)]) == 0

@@ -1,6 +1,7 @@
 """Builds from and to an object store: moto's S3 server, spoken to over HTTP by other processes."""
 
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -193,3 +194,44 @@ def test_bucket_that_does_not_exist(store, archives):
     output = finish(start(store, "s3://bucket/none", "--manual_dir=s3://no-such-bucket"), 1)
     assert f"imagenet-family: error: Not found: s3://no-such-bucket/{VAL}" in output
     assert "Traceback" not in output
+
+
+LIKE = {"star*": "starfish", "q?x": "qax", "run[1]": "run1", "**": "any/thing", "a b+%2F#": "a b"}
+# What a build would find and remove, were it of its own dataset.
+REMOVABLE = (
+    "partial.3.0.0.x/shard",
+    "incomplete.ABCDEF_3.0.0/shard",
+    f"3.0.0/incomplete.{'a' * 32}.features.json",
+    "3.0.0/dataset_info.json",
+)
+
+
+@pytest.mark.parametrize("name", LIKE)
+def test_nothing_outside_a_folder_is_touched_whatever_it_is_called(name, store, archives, expected):
+    filesystem = store.filesystem()
+    for each in REMOVABLE:
+        filesystem.pipe_file(f"bucket/{LIKE[name]}/data/{NAME}/{each}", b"another's")
+
+    def others():
+        found = filesystem.find("bucket", detail=True).items()
+        return {
+            path: (info["ETag"], info["LastModified"])
+            for path, info in found
+            if not path.startswith(f"bucket/{name}/data/")
+        }
+
+    before = others()
+    finish(start(store, f"s3://bucket/{name}/data", "--overwrite"))
+    assert prepared(store, f"s3://bucket/{name}/data") == expected
+    assert others() == before
+
+
+def test_what_tfds_writes_for_all_configs_is_in_its_place(store, archives):
+    command = [sys.executable, "-m", "imagenet_family", "build", "imagenet_v2/topimages"]
+    folders = [f"--manual_dir={archives}", "--data_dir=s3://bucket/star*/v2"]
+    for flag in ("--no_verify_checksums", "--overwrite"):
+        subprocess.run(
+            [*command, "--no_verify_checksums", *folders, flag], env=store.environment(), check=True
+        )
+    config = store.filesystem().cat_file("bucket/star*/v2/imagenet_v2/.config/metadata.json")
+    assert json.loads(config)["default_config_name"]

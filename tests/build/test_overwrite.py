@@ -170,3 +170,15 @@ def test_a_description_in_the_bucket_of_tfds_is_still_read(prepared, tmp_path, m
     builder = parity.ours("imagenet2012", tmp_path / "empty")
     assert not builder.is_prepared()
     assert builder.info.splits["train"].num_examples == 48
+
+
+@pytest.mark.parametrize("name, like", [("star*", "starfish"), ("q?x", "qax"), ("run[1]", "run1")])
+def test_a_folder_is_no_pattern(name, like, archives, prepared, tmp_path):
+    other = tmp_path / like / "ours" / "imagenet2012" / "5.1.0"
+    shutil.copytree(prepared, other)
+    (other / f"incomplete.{'a' * 32}.features.json").touch()  # TFDS removes such from its own
+    before = files(other)
+    for options in ({}, {}, {"download_mode": OVERWRITE}):
+        builder = parity.build_ours("imagenet2012", archives, tmp_path / name, **options)
+        assert builder.is_prepared() and files(builder.data_path) == files(prepared)
+    assert files(other) == before

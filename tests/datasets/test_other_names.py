@@ -64,7 +64,6 @@ COPIES = {
 }
 
 
-@pytest.mark.xfail(reason="train shards of renamed images differ; not yet understood", strict=False)
 @pytest.mark.parametrize("copy", COPIES)
 @pytest.mark.parametrize(
     ("name", "config"),
