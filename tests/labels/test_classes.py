@@ -49,6 +49,7 @@ def test_validation_labels_equal_tfds():
     assert not found.flags.writeable
 
 
+@pytest.mark.torch  # which timm needs
 def test_class_names_equal_wordnet_in_timm():
     info = _package_folder("timm") / "data" / "_info"
     lines = (info / "imagenet_synset_to_lemma.txt").read_text("utf-8").splitlines()
