@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from imagenet_family.copies import gunzip, saved_index
 from imagenet_family.copies.source_file import SourceFile, described, unchanged
 from imagenet_family.copies.tar import headers, links, parallel
-from imagenet_family.copies.tar.walk import Members
+from imagenet_family.copies.tar.parts import Members
 from imagenet_family.errors import ArchiveError
 from imagenet_family.progress import bytes_bar
 from imagenet_family.storage import reads

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from imagenet_family.copies.tar import headers
-from imagenet_family.copies.tar.walk import Members
+from imagenet_family.copies.tar.parts import Members
 from imagenet_family.storage import arrays, files
 from imagenet_family.storage.arrays import ArraysError
 from imagenet_family.storage.paths import join

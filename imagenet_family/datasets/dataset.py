@@ -34,6 +34,7 @@ class SourceFile:
         examples: How many examples the published file has; None if there is no published number.
         classes: How many classes.
         where_to_get: Where a person finds it, if no checksum is recorded that tells.
+        other_names: Other names under which it is published.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SourceFile:
     examples: int | None = None
     classes: int | None = None
     where_to_get: str = ""
+    other_names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

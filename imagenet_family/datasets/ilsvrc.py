@@ -27,9 +27,8 @@ TRAIN = "ILSVRC2012_img_train.tar"
 VALIDATION = "ILSVRC2012_img_val.tar"
 TEST = "ILSVRC2012_img_test.tar"
 
-OTHER_NAMES = {TEST: ("ILSVRC2012_img_test_v10102019.tar",)}
-"""Other names under which image-net.org gives an archive."""
-
+# Other names under which image-net.org gives an archive.
+_OTHER_NAMES = {TEST: ("ILSVRC2012_img_test_v10102019.tar",)}
 _PACK = "pack the images in it as a tar of the name"
 _KAGGLE = "imagenet-object-localization-challenge.zip"
 # Where the images of each archive lie about in other forms, and what makes the archive of it.
@@ -223,7 +222,7 @@ TRAIN_FILE = SourceFile(TRAIN, _count_train, TRAIN_EXAMPLES, classes.NUM_CLASSES
 VALIDATION_FILE = SourceFile(
     VALIDATION, _count_validation, VALIDATION_EXAMPLES, classes.NUM_CLASSES, _WHERE
 )
-TEST_FILE = SourceFile(TEST, _count_test, TEST_EXAMPLES, None, _WHERE)
+TEST_FILE = SourceFile(TEST, _count_test, TEST_EXAMPLES, None, _WHERE, _OTHER_NAMES[TEST])
 
 VALIDATION_SPLIT = Split(
     (VALIDATION_FILE,),
@@ -285,14 +284,9 @@ def instructions(*archives: str, some: bool = False) -> str:
     )
 
 
-def archive_in(folder: PathLike, name: str) -> str | None:
-    """Gives the path of an archive in a folder, under any of the names that it is published as.
-
-    Args:
-        folder: The folder.
-        name: The name that it goes by here.
-    """
-    paths = (join(folder, each) for each in (name, *OTHER_NAMES.get(name, ())))
+def _archive_in(folder: PathLike, name: str) -> str | None:
+    """Gives the path of an archive in a folder, under any of the names that it is published as."""
+    paths = (join(folder, each) for each in (name, *_OTHER_NAMES.get(name, ())))
     return next((path for path in paths if files.exists(path)), None)
 
 
@@ -314,7 +308,7 @@ def find_archives(
         BuildError: The folder cannot be looked into.
     """
     folder = tfds_internals.manual_dir(dl_manager)
-    found = {name: path for name in archives if (path := archive_in(folder, name)) is not None}
+    found = {name: path for name in archives if (path := _archive_in(folder, name)) is not None}
     if len(found) < (len(archives) if at_least is None else at_least):
         no_folder, there = "", []
         try:
@@ -329,7 +323,9 @@ def find_archives(
         except NotADirectoryError:
             no_folder = f"{folder} is a file, not the folder of the archives. "
         missing = [name for name in archives if name not in found]
-        near = [said for name in missing for said in near_misses(there, name, _ELSEWHERE[name])]
+        near = [
+            said for name in missing for said in near_misses(there, name, _ELSEWHERE.get(name, {}))
+        ]
         raise MissingFileError(
             f"Not found: {', '.join(join(folder, name) for name in missing)}. {no_folder}"
             f"{''.join(f'{said} ' for said in dict.fromkeys(near))}"

@@ -5,6 +5,7 @@ Everything is looked at afresh: no saved index and no note of an earlier check i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -96,7 +97,7 @@ def check_files(
     """
     if not is_folder(manual_dir):
         raise MissingFileError(f"{manual_dir} is not a folder. Say where the archives are.")
-    return [_check_file(join(manual_dir, file.name), file, checksums, progress) for file in files]
+    return [_check_file(_path_of(manual_dir, file), file, checksums, progress) for file in files]
 
 
 def files_of(datasets: Datasets) -> list[SourceFile]:
@@ -141,6 +142,14 @@ def _report_dataset(
     # A file that is there and damaged stops a build, also if the split could be left out.
     any_does = not (splits or damaged) and all(split.optional for split in needs.values())
     return DatasetReport(name, possible and not damaged, splits, tuple(unusable), any_does)
+
+
+def _path_of(manual_dir: PathLike, file: SourceFile) -> str:
+    """Gives where a file is, under any of its names; under its own if it is missing."""
+    paths = [join(manual_dir, name) for name in (file.name, *file.other_names)]
+    with contextlib.suppress(OSError):  # told when it is looked at
+        return next(filter(exists, paths), paths[0])
+    return paths[0]
 
 
 def _check_file(path: str, file: SourceFile, checksums: bool, progress: bool) -> FileReport:

@@ -1,12 +1,18 @@
 """Copies whose images or archives have other names: the published dataset, or a refusal."""
 
 import hashlib
+import json
 import shutil
 import tarfile
+import types
 
 import parity
 import pytest
 from command_lib import assert_nothing_prepared, build, said
+
+from imagenet_family import cli
+from imagenet_family.datasets import ilsvrc
+from imagenet_family.errors import MissingFileError
 
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 TEST = "ILSVRC2012_img_test.tar"
@@ -120,11 +126,17 @@ def test_other_names_are_refused(case, family, tmp_path, capsys):
     assert_nothing_prepared(tmp_path / "data")
 
 
-def test_the_test_archive_as_image_net_calls_it(family, tmp_path):
+def test_the_test_archive_as_image_net_calls_it(family, tmp_path, capsys):
     folder = copy_of(family, tmp_path / "copy", test=lambda name: f"test/{name}")
     (folder / TEST).rename(folder / "ILSVRC2012_img_test_v10102019.tar")
     ours = parity.build_ours("imagenet2012", folder, tmp_path / "a")
     assert digests(ours) == digests(parity.build_ours("imagenet2012", family[1], tmp_path / "b"))
+    capsys.readouterr()
+    cli.main(["verify", "--manual_dir", str(folder), "--json"])
+    (found,) = (
+        file for file in json.loads(capsys.readouterr().out)["files"] if file["name"] == TEST
+    )
+    assert found["path"].endswith("ILSVRC2012_img_test_v10102019.tar") and found["examples"] == 8
 
 
 @pytest.mark.parametrize(
@@ -147,3 +159,21 @@ def test_who_does_not_find_an_archive_looks_at_what_is_there(there, message, tmp
     assert build(folder, tmp_path / "data", "imagenet2012_real") == 1
     found = said(capsys)
     assert "Not found: " in found and message in found
+
+
+def test_an_archive_of_ones_own_that_is_not_there(tmp_path):
+    """A builder of one's own may look for an archive that nobody here knows."""
+    (tmp_path / "mine.tar.gz").touch()
+    dl_manager = types.SimpleNamespace(manual_dir=tmp_path)
+    with pytest.raises(MissingFileError, match=r"mine.tar.gz is there: give it the name mine.tar"):
+        ilsvrc.find_archives(dl_manager, "mine.tar")
+
+
+def test_a_test_archive_that_nobody_has_is_no_reason_for_a_warning(family, tmp_path, caplog):
+    folder = copy_of(family, tmp_path / "copy")
+    (folder / TEST).unlink()
+    parity.build_ours("imagenet2012", folder, tmp_path)
+    assert TEST not in caplog.text
+    (folder / VAL).unlink()
+    parity.build_ours("imagenet2012", folder, tmp_path / "b")
+    assert f"There is no {VAL}: no split 'validation' is built" in caplog.text

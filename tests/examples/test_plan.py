@@ -12,7 +12,7 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.utils import shard_utils
 
 from imagenet_family.copies import Fingerprint, SourceFile
-from imagenet_family.copies.tar.walk import Members
+from imagenet_family.copies.tar.parts import Members
 from imagenet_family.errors import BuildError, DuplicateKeyError
 from imagenet_family.examples.plan import hash_order, plan_split
 from imagenet_family.examples.table import Examples, Ragged, key_of

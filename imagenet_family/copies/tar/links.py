@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagenet_family.copies.tar.walk import Link, Members, Part, Region, Skipped
+from imagenet_family.copies.tar.parts import Link, Members, Part, Region, Skipped
 from imagenet_family.errors import ArchiveError
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from imagenet_family.copies.tar import headers, links
-from imagenet_family.copies.tar.walk import Members, Part, Region, RegionWalk, Skipped
+from imagenet_family.copies.tar.parts import Members, Part, Region, Skipped
+from imagenet_family.copies.tar.walk import RegionWalk
 from imagenet_family.errors import ArchiveError
 from imagenet_family.storage.reads import File
 
